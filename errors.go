@@ -46,10 +46,10 @@ var codeNames = [...]string{
 // its peer sees; reads, writes and dials return one with what the peer or the
 // transport decided.
 type Error struct {
-	Code   ErrorCode
-	Reason string // goes to the peer, or came from it; at most 256 bytes arrive everywhere
-	Remote bool   // the peer decided it
-	Err    error  // the cause, for our log only; never sent
+	Code   ErrorCode // any value below 2^62
+	Reason string    // goes to the peer, or came from it; at most 256 bytes arrive everywhere
+	Remote bool      // the peer decided it
+	Err    error     // the cause, for our log only; never sent
 }
 
 // Error names the code, the reason (quoted where it is the peer's) and the cause.

@@ -13,14 +13,13 @@ import (
 )
 
 // A ProtocolHandler serves the connections of one ALPN.
-//
-// ServeConn blocks until it is done with conn and returns; the Router then
-// closes conn with the code of the error: nil is CodeOK, an error that wraps
-// *Error is its code and reason, any other is CodeInternal and no text. It must
-// have ended every goroutine that uses conn. It returns soon after ctx ends or
-// conn is closed, and finishes what it began once conn is Draining. A panic is
-// recovered and costs that connection only.
 type ProtocolHandler interface {
+	// ServeConn blocks until it is done with conn and returns; the Router then
+	// closes conn with the code of the error: nil is CodeOK, an error that wraps
+	// *Error is its code and reason, any other is CodeInternal and no text. It
+	// must have ended every goroutine that uses conn. It returns soon after ctx
+	// ends or conn is closed, and finishes what it began once conn is Draining.
+	// A panic is recovered and costs that connection only.
 	ServeConn(ctx context.Context, conn *Conn) error
 }
 
@@ -30,10 +29,10 @@ type HandlerFunc func(context.Context, *Conn) error
 // ServeConn calls f.
 func (f HandlerFunc) ServeConn(ctx context.Context, conn *Conn) error { return f(ctx, conn) }
 
-// A Shutdowner is a ProtocolHandler that is told when its ALPN is drained: it
-// stops taking on work, finishes what runs, and returns, at the latest when ctx
-// ends.
+// A Shutdowner is a ProtocolHandler that is told when its ALPN is drained.
 type Shutdowner interface {
+	// Shutdown stops taking on work, finishes what runs, and returns, at the
+	// latest when ctx ends. Connections are Draining when it is called.
 	Shutdown(ctx context.Context) error
 }
 

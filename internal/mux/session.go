@@ -28,7 +28,9 @@ type Config struct {
 
 // Memory is a budget for received data, in bytes.
 type Memory interface {
+	// Reserve takes n bytes or returns why not.
 	Reserve(n int64) error
+	// Release gives n bytes back.
 	Release(n int64)
 }
 
@@ -44,11 +46,12 @@ func (c Config) maxStreams() int {
 
 // A CloseError is the end of a session by one of its two ends.
 type CloseError struct {
-	Code   uint64
+	Code   uint64 // below 2^62
 	Reason string // at most 256 bytes; the peer's where Remote
-	Remote bool
+	Remote bool   // the peer closed it
 }
 
+// Error names the code alone: the reason may be the peer's.
 func (e *CloseError) Error() string { return fmt.Sprintf("mux: closed with code %#x", e.Code) }
 
 // Unwrap makes a closed session test as net.ErrClosed.

@@ -15,10 +15,11 @@ import (
 
 // A StreamError is a stream that one end reset or stopped reading.
 type StreamError struct {
-	Code   uint64
-	Remote bool
+	Code   uint64 // below 2^62
+	Remote bool   // the peer did it
 }
 
+// Error names the code.
 func (e *StreamError) Error() string { return fmt.Sprintf("mux: stream reset with code %#x", e.Code) }
 
 // wideCode stands in yamux's 32-bit field for codes that do not fit; the

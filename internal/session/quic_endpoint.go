@@ -56,7 +56,9 @@ type Params struct {
 	MaxStreams       int64         // that the peer may have open; 0: none at all
 	UniStreams       int64         // the same for unidirectional ones
 	MaxConnWindow    uint64        // bytes the peer may have under way on one connection
-	GrowWindow       func(ctx context.Context, delta uint64) bool
+	// GrowWindow is asked before a connection's window grows by delta bytes;
+	// ctx is the connection's. Nil: it may.
+	GrowWindow func(ctx context.Context, delta uint64) bool
 }
 
 // Flow-control windows in bytes: where a stream and a connection start, and how
@@ -134,6 +136,7 @@ func dialError(err error) error {
 // A ListenConfig is what a listener asks for each new connection. All functions
 // must be quick: they run on the listener's only goroutine.
 type ListenConfig struct {
+	// TLS is the configuration of all handshakes.
 	TLS *tls.Config
 	// Params are those of the next connection.
 	Params func() Params

@@ -26,8 +26,8 @@ type RawEnds uint8
 
 // The ways to the stream.
 const (
-	RawOpens RawEnds = 1 << iota
-	RawAccepts
+	RawOpens   RawEnds = 1 << iota // by Open
+	RawAccepts                     // by Accept
 )
 
 // NewRaw makes a Session of one TLS connection over watch, or of watch itself

@@ -35,7 +35,9 @@ type Session interface {
 	Err() error
 	// TLS is the state of the finished handshake; zero for sessions without one.
 	TLS() tls.ConnectionState
+	// LocalAddr is the address of this end.
 	LocalAddr() net.Addr
+	// RemoteAddr is the address of the other end.
 	RemoteAddr() net.Addr
 	// RTT is the smoothed round-trip time; 0: not measured.
 	RTT() time.Duration
@@ -60,7 +62,7 @@ type Stream interface {
 
 // An Error is the end of a session or of a stream, as code and reason.
 type Error struct {
-	Code   uint64
+	Code   uint64 // below 2^62
 	Reason string // from the peer where Remote: to be quoted before it is printed
 	Remote bool   // the peer decided it
 	Stream bool   // it ended one stream, not the session

@@ -9,12 +9,12 @@ import (
 
 // A ClientTLS says whom a dial trusts and what it shows.
 type ClientTLS struct {
-	ALPN        string
+	ALPN        string                             // the one name that is offered
 	ServerName  string                             // peers dialled by name: WebPKI, with this name
 	Verify      func(leaf *x509.Certificate) error // peers dialled by key: judges the certificate instead of a CA
 	Certificate func() (*tls.Certificate, error)   // ours, for peers dialled by key; nil: none
 	Roots       *x509.CertPool                     // nil: the system's
-	Cache       tls.ClientSessionCache
+	Cache       tls.ClientSessionCache             // nil: no resumption
 }
 
 // errNoCertificate is a server without one, which TLS 1.3 does not allow.

@@ -17,6 +17,10 @@ var errIdle = errors.New("idle timeout")
 // lingerTime is how long a close waits to be heard, as on Mux.
 const lingerTime = 500 * time.Millisecond
 
+// lingerBytes is how much of what the peer still sends is read and dropped
+// meanwhile: about what a connection has under way.
+const lingerBytes = 512 << 10
+
 // A WatchedConn is the connection below TLS. It notices its own end, whoever
 // caused it, and ends itself when nothing was read or written for too long.
 type WatchedConn struct {
@@ -129,9 +133,11 @@ func (w *WatchedConn) lingerClose() error {
 	if cw, ok := w.Conn.(interface{ CloseWrite() error }); ok && cw.CloseWrite() == nil {
 		end := time.Now().Add(lingerTime)
 		buf := make([]byte, 16<<10)
-		for now := time.Now(); now.Before(end); now = time.Now() {
+		for left := lingerBytes; left > 0; {
+			now := time.Now()
 			_ = w.Conn.SetReadDeadline(now.Add(5 * time.Millisecond))
-			if _, err := w.Conn.Read(buf); err != nil {
+			n, err := w.Conn.Read(buf)
+			if left -= n; err != nil || now.After(end) {
 				break
 			}
 		}
