@@ -177,23 +177,8 @@ func (p *pkg) lenient(f *file) bool {
 	return f.test || p.below(suites...) || p.below("cmd", "examples")
 }
 
-// functions lists the functions of test files with a prefix, as dir.Name.
-func functions(tree iofs.FS, prefix string) ([]string, error) {
-	pkgs, _, err := load(tree)
-	if err != nil {
-		return nil, err
-	}
-	var names []string
-	for _, p := range pkgs {
-		for _, f := range p.files {
-			for _, decl := range f.Decls {
-				fn, ok := decl.(*ast.FuncDecl)
-				if ok && f.test && fn.Recv == nil && strings.HasPrefix(fn.Name.Name, prefix) && fn.Name.Name != "TestMain" {
-					names = append(names, p.dir+"."+fn.Name.Name)
-				}
-			}
-		}
-	}
-	slices.Sort(names)
-	return names, nil
+// public reports whether users of the module can import p.
+func (p *pkg) public() bool {
+	return !strings.HasSuffix(p.name, "_test") && p.name != "main" && !p.below("cmd", "examples") &&
+		!strings.Contains("/"+p.dir+"/", "/internal/")
 }

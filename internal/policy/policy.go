@@ -76,10 +76,3 @@ func Check(tree iofs.FS) ([]Finding, error) {
 	})
 	return slices.Compact(found), nil
 }
-
-// FuzzTargets are the names of the fuzz functions of the module, each after the
-// folder of its package: "internal/printable.FuzzQuote"; the root's folder is ".".
-func FuzzTargets(tree iofs.FS) ([]string, error) { return functions(tree, "Fuzz") }
-
-// Tests are the names of the test functions of the module, as FuzzTargets.
-func Tests(tree iofs.FS) ([]string, error) { return functions(tree, "Test") }

@@ -242,6 +242,18 @@ func TestFuzzTargetsAndTests(t *testing.T) {
 	require.Equal(t, []string{"..TestB"}, tests)
 }
 
+func TestConstants(t *testing.T) {
+	list, err := Constants(fstest.MapFS{
+		"dns/a.go":        {Data: []byte("package dns; const ALPN = \"dot\"; const ( ALPNQUIC, B = \"doq\", 1; alpn = \"x\" )")},
+		"dns/a_test.go":   {Data: []byte("package dns; const ALPNTest = \"t\"")},
+		"internal/b/b.go": {Data: []byte("package b; const ALPN = \"b\"")},
+		"cmd/c/c.go":      {Data: []byte("package main; const ALPN = \"c\"")},
+		"msg/d.go":        {Data: []byte("package msg; const ALPN = prefix + \"d\"")},
+	}, "ALPN")
+	require.NoError(t, err)
+	require.Equal(t, []Constant{{"dns", "ALPN", "dot"}, {"dns", "ALPNQUIC", "doq"}, {"msg", "ALPN", ""}}, list)
+}
+
 func TestCheckReportsWhatDoesNotParse(t *testing.T) {
 	_, err := Check(fstest.MapFS{"x.go": {Data: []byte("package")}})
 	require.ErrorContains(t, err, "policy: x.go:1:8")

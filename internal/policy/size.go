@@ -5,7 +5,6 @@ import (
 	iofs "io/fs"
 	"path"
 	"slices"
-	"strings"
 
 	"github.com/alkdev/alknet/internal/apigolden"
 )
@@ -70,8 +69,7 @@ func checkDoc(p *pkg, report report) {
 
 // checkGolden: every public package has its exported surface in testdata.
 func checkGolden(p *pkg, report report) {
-	if strings.HasSuffix(p.name, "_test") || p.name == "main" || p.below("cmd", "examples") ||
-		strings.Contains("/"+p.dir+"/", "/internal/") {
+	if !p.public() {
 		return
 	}
 	if _, err := iofs.Stat(p.tree, path.Join(p.dir, "testdata/api.txt")); err != nil {
