@@ -246,11 +246,12 @@ func (c *claim) identified(key string) error {
 	if err := c.movePeerLocked(key); err != nil {
 		return err
 	}
+	c.l.unauth.Release(c.cost)
+	c.anon = false
 	if err := c.l.total.Reserve(c.cost); err != nil {
 		return budgetError(err)
 	}
-	c.l.unauth.Release(c.cost)
-	c.anon, c.known = false, true
+	c.known = true
 	return nil
 }
 

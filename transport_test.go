@@ -238,8 +238,8 @@ func roundTrip(t testing.TB, c *alknet.Conn, msg string) {
 
 // One gibibyte each way must not need memory of its size.
 func TestBulkHasBoundedMemory(t *testing.T) {
-	size := int64(1 << 30)
-	if testing.Short() {
+	size := int64(1 << 30) // one gibibyte
+	if testing.Short() || raceEnabled {
 		size = 64 << 20
 	}
 	eachTransport(t, func(t *testing.T, tc transportCase) {

@@ -1,0 +1,5 @@
+//go:build !race
+
+package alknet_test
+
+const raceEnabled = false
