@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/ed25519"
 	"crypto/rand"
+	"errors"
 	"log/slog"
 	"net"
 	"os"
@@ -68,7 +69,8 @@ func serveOn(t testing.TB, router *alknet.Router, ep *alknet.Endpoint) {
 	t.Cleanup(func() {
 		require.NoError(t, router.Close())
 		require.NoError(t, ep.Close())
-		require.ErrorIs(t, <-done, alknet.ErrRouterClosed)
+		err := <-done
+		require.True(t, errors.Is(err, alknet.ErrRouterClosed) || errors.Is(err, net.ErrClosed), "%v", err)
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
 	"net"
 	"time"
 
@@ -92,7 +93,7 @@ type muxStream struct {
 
 func (m muxStream) Read(b []byte) (int, error) {
 	n, err := m.Stream.Read(b)
-	if err != nil {
+	if err != nil && err != io.EOF { // the end of a stream may be read after the session's
 		err = m.s.translate(err)
 	}
 	return n, err
