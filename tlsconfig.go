@@ -107,7 +107,11 @@ func offerError(offered []string) error {
 	return fmt.Errorf("%w: %s", ErrNoService, printable.Quote(text))
 }
 
+// claimFrom is what the connection of ctx holds; nil outside of one.
 func claimFrom(ctx context.Context) *claim {
+	if ctx == nil {
+		return nil
+	}
 	c, _ := ctx.Value(claimKey{}).(*claim)
 	return c
 }
