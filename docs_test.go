@@ -147,6 +147,27 @@ func TestDocsLength(t *testing.T) {
 	}
 }
 
+// TestDocsPackages: the packages of docs/architecture.md exist, and README.md
+// calls nothing planned that does.
+func TestDocsPackages(t *testing.T) {
+	for _, row := range tableRows(t, section(t, "docs/architecture.md", "Packages")) {
+		for _, dir := range quoted(row[0]) {
+			require.DirExists(t, dir)
+		}
+	}
+	for _, row := range tableRows(t, section(t, "README.md", "What is here")) {
+		require.Contains(t, []string{"works", "partial", "planned"}, row[3])
+		for _, dir := range quoted(row[0]) {
+			if dir == "alknet" {
+				dir = "."
+			}
+			goFiles, err := filepath.Glob(filepath.Join(dir, "*.go"))
+			require.NoError(t, err)
+			require.Equal(t, row[3] == "planned", len(goFiles) == 0, "status of %s", dir)
+		}
+	}
+}
+
 // TestDocsErrorCodes compares the table of codes with the constants.
 func TestDocsErrorCodes(t *testing.T) {
 	codes := map[string]alknet.ErrorCode{
