@@ -326,7 +326,9 @@ func TestNothingIsLeftOfCutConnections(t *testing.T) {
 	if testing.Short() {
 		n = 40
 	}
-	runtime.GC()
+	honest(t, server, alknet.QUIC) // its goroutines run
+	honest(t, server, alknet.Mux)
+	require.Eventually(t, func() bool { return router.Stats().Connections == 0 }, 10*time.Second, time.Millisecond)
 	goroutines, fds := runtime.NumGoroutine(), openFiles(t)
 	for i := range n {
 		cl, err := alknet.NewEndpoint(nil, nil, nil)
@@ -339,10 +341,27 @@ func TestNothingIsLeftOfCutConnections(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, cl.Close())
 	}
-	require.Eventually(t, func() bool {
-		return router.Stats().Connections == 0 && router.Stats().ReservedBytes == 0 &&
-			runtime.NumGoroutine() <= goroutines+2 && openFiles(t) <= fds
-	}, 20*time.Second, 10*time.Millisecond, "goroutines, descriptors and reservations return to where they were")
+	left := func() string {
+		st := router.Stats()
+		return fmt.Sprintf("%d connections, %d bytes, %d goroutines of %d, %d descriptors of %d",
+			st.Connections, st.ReservedBytes, runtime.NumGoroutine(), goroutines, openFiles(t), fds)
+	}
+	ok := assertEventually(20*time.Second, func() bool {
+		st := router.Stats()
+		return st.Connections == 0 && st.ReservedBytes == 0 && runtime.NumGoroutine() <= goroutines+2 && openFiles(t) <= fds
+	})
+	require.True(t, ok, left())
+}
+
+// assertEventually waits until cond holds, for d at most.
+func assertEventually(d time.Duration, cond func() bool) bool {
+	for end := time.Now().Add(d); time.Now().Before(end); {
+		if cond() {
+			return true
+		}
+		<-time.After(10 * time.Millisecond)
+	}
+	return cond()
 }
 
 func openFiles(t testing.TB) int {
@@ -376,7 +395,9 @@ func TestOutOfFileDescriptors(t *testing.T) {
 		}
 		held = append(held, nc)
 	}
-	require.Eventually(t, func() bool { return strings.Contains(log.String(), "ulimit") || strings.Contains(log.String(), "too many open files") },
+	require.Eventually(t, func() bool {
+		return strings.Contains(log.String(), "ulimit") || strings.Contains(log.String(), "too many open files")
+	},
 		10*time.Second, time.Millisecond)
 	for _, nc := range held {
 		require.NoError(t, nc.Close())

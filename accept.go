@@ -41,7 +41,7 @@ func (l *listening) run() error {
 			TLS:    l.tlsConfig(QUIC),
 			Params: l.quicParams,
 			Admit:  l.admitQUIC,
-			Retry:  func(net.Addr) bool { return l.r.ledger.crowded() },
+			Retry:  func(net.Addr) bool { return l.r.accounts().crowded() },
 		})
 		if err != nil {
 			return err
@@ -75,7 +75,7 @@ func interrupt(ln net.Listener) func() {
 
 // quicParams are the settings of the next QUIC connection.
 func (l *listening) quicParams() session.Params {
-	lim := l.r.ledger.limits
+	lim := l.r.accounts().limits
 	p := session.Params{
 		HandshakeTimeout: lim.HandshakeTimeout,
 		IdleTimeout:      lim.IdleTimeout,
@@ -103,7 +103,7 @@ const minConnBytes = 256 << 10
 
 // admitQUIC counts a new QUIC connection at its first packet.
 func (l *listening) admitQUIC(ctx context.Context, remote net.Addr) (context.Context, error) {
-	c, err := l.r.ledger.begin(remote, quicCost)
+	c, err := l.r.accounts().begin(remote, quicCost)
 	if err != nil {
 		l.r.refuse(ctx, nil, refusedLimit, remote, err)
 		return nil, err
@@ -213,7 +213,7 @@ func refuseTCP(nc net.Conn) {
 
 // startTCP counts a new TCP connection and runs it.
 func (l *listening) startTCP(nc net.Conn) {
-	c, err := l.r.ledger.begin(nc.RemoteAddr(), tcpCost)
+	c, err := l.r.accounts().begin(nc.RemoteAddr(), tcpCost)
 	if err != nil {
 		l.r.refuse(l.ctx, nil, refusedLimit, nc.RemoteAddr(), err)
 		refuseTCP(nc)
@@ -230,7 +230,7 @@ func (l *listening) startTCP(nc net.Conn) {
 func (l *listening) serveTCP(ctx context.Context, nc net.Conn, c *claim) error {
 	watch := session.Watch(nc)
 	hctx := context.WithValue(ctx, claimKey{}, c)
-	if d := l.r.ledger.limits.HandshakeTimeout; d > 0 {
+	if d := l.r.accounts().limits.HandshakeTimeout; d > 0 {
 		var cancel context.CancelFunc
 		hctx, cancel = context.WithDeadline(hctx, c.begun.Add(d))
 		defer cancel()
@@ -273,7 +273,7 @@ func offered(state tls.ConnectionState) []string {
 // startSession makes a session of a TLS connection: one to serve, or one that
 // only says why it is refused.
 func (l *listening) startSession(tc *tls.Conn, watch *session.WatchedConn, a admission, refused *Error) (session.Session, error) {
-	lim := l.r.ledger.limits
+	lim := l.r.accounts().limits
 	watch.SetIdleTimeout(lim.IdleTimeout)
 	if a.over == Raw {
 		return session.NewRaw(tc, watch, session.RawAccepts), nil

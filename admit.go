@@ -30,7 +30,7 @@ type admission struct {
 func (l *listening) identify(ctx context.Context, a admission, cut func()) (admission, *Error) {
 	r := l.r
 	a.from = l.e
-	if d := r.ledger.limits.HandshakeTimeout; d > 0 {
+	if d := r.accounts().limits.HandshakeTimeout; d > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithDeadline(ctx, a.claim.begun.Add(d))
 		defer cancel()
@@ -38,7 +38,7 @@ func (l *listening) identify(ctx context.Context, a admission, cut func()) (admi
 	}
 	err := r.decide(ctx, &a)
 	if ctx.Err() != nil && err == nil {
-		err = limitError("handshake_timeout", int64(r.ledger.limits.HandshakeTimeout))
+		err = limitError("handshake_timeout", int64(r.accounts().limits.HandshakeTimeout))
 	}
 	if err == nil {
 		err = asError(a.claim.identified(a.id.ID))
@@ -89,6 +89,7 @@ func (r *Router) authenticate(ctx context.Context, state *tls.ConnectionState, a
 		return err
 	})
 	if err != nil {
+		r.logPanic(err)
 		if e, ok := errors.AsType[*Error](err); ok {
 			return Identity{}, e
 		}
@@ -113,7 +114,7 @@ func (s *service) admit(id *Identity) *Error {
 // register makes a Conn of an admitted session and counts it as live.
 func (r *Router) register(ctx context.Context, s session.Session, a admission) (*Conn, *liveConn, *Error) {
 	c := newConn(s, a.svc.ALPN, a.over, a.id)
-	c.maxStreams = r.ledger.limits.maxStreams()
+	c.maxStreams = r.accounts().limits.maxStreams()
 	c.log = r.log()
 	lc, err := r.enlist(ctx, c, a)
 	if err != nil {
@@ -205,7 +206,7 @@ func (r *Router) ServeConn(ctx context.Context, conn *Conn) error {
 	if svc != nil {
 		id := conn.Identity()
 		if err = svc.admit(&id); err == nil {
-			conn.maxStreams = r.ledger.limits.maxStreams()
+			conn.maxStreams = r.accounts().limits.maxStreams()
 			conn.log = r.log()
 			lc, err = r.enlist(ctx, conn, admission{svc: svc})
 		}
@@ -225,7 +226,7 @@ func (r *Router) ServeConn(ctx context.Context, conn *Conn) error {
 // and returns when the handler did.
 func (r *Router) ServeNet(ctx context.Context, e *Endpoint, nc net.Conn) error {
 	r.init()
-	c, err := r.ledger.begin(nc.RemoteAddr(), tcpCost)
+	c, err := r.accounts().begin(nc.RemoteAddr(), tcpCost)
 	if err != nil {
 		r.refuse(ctx, nil, refusedLimit, nc.RemoteAddr(), err)
 		refuseTCP(nc)
@@ -260,7 +261,10 @@ func asError(err error) *Error {
 	return &Error{Code: CodeInternal, Err: err}
 }
 
-// logPanic logs a panic outside of any handler.
+// logPanic logs err if it is a panic outside of any handler.
 func (r *Router) logPanic(err error) {
+	if _, ok := errors.AsType[*safe.PanicError](err); !ok {
+		return
+	}
 	r.log().LogAttrs(r.ctx, slog.LevelError, "panic", append(panicAttrs(err), slog.String("err", err.Error()))...)
 }

@@ -55,7 +55,7 @@ type Endpoint struct {
 
 	ctx  context.Context // ends with Close
 	stop context.CancelFunc
-	wg   sync.WaitGroup // dial attempts that lost their race
+	wg   sync.WaitGroup // dials, and attempts that lost their race
 
 	mu      sync.Mutex
 	closed  bool                    // guarded by mu

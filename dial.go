@@ -54,6 +54,10 @@ func (e *Endpoint) dial(ctx context.Context, to Addr, alpn string) (*Conn, error
 	if err != nil {
 		return nil, err
 	}
+	if err := e.enter(); err != nil {
+		return nil, err
+	}
+	defer e.wg.Done()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(e.ctx, cancel)()
@@ -70,6 +74,17 @@ func (e *Endpoint) dial(ctx context.Context, to Addr, alpn string) (*Conn, error
 		return nil, err
 	}
 	return e.adopt(s, to, alpn, won)
+}
+
+// enter counts a dial, for Close to wait for.
+func (e *Endpoint) enter() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return net.ErrClosed
+	}
+	e.wg.Add(1)
+	return nil
 }
 
 // check refuses an address that cannot be dialled and returns its transports.

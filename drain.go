@@ -65,7 +65,11 @@ func (r *Router) Remove(ctx context.Context, alpn string) error {
 	list := slices.Delete(slices.Clone(old), i, i+1)
 	r.services.Store(&list)
 	r.mu.Unlock()
-	return r.drain(ctx, svc)
+	err := r.drain(ctx, svc)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.past.add(svc.counters())
+	return err
 }
 
 // drain drains the connections of svc, or all for nil.

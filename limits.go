@@ -16,7 +16,8 @@ import (
 )
 
 // Limits bound what peers can make a Router hold. In every field zero is the
-// default and negative is no limit. They are read when a Router first serves.
+// default and negative is no limit. They are read when a Router first serves
+// a connection.
 type Limits struct {
 	// MaxConns is how many connections there may be, counted from accept. 0: 16,384.
 	MaxConns int

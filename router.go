@@ -32,7 +32,8 @@ type Router struct {
 	Logger *slog.Logger
 
 	once     sync.Once
-	ledger   *ledger
+	account  sync.Once
+	ledger   atomic.Pointer[ledger] // nil until the first connection may come
 	tickets  ticketKeys
 	services atomic.Pointer[[]*service] // copy-on-write, in the order of registration
 	epoch    atomic.Uint64              // counts calls of Reauthenticate
@@ -47,6 +48,7 @@ type Router struct {
 	endpoints map[*Endpoint]*listening // guarded by mu
 	live      map[*Conn]*liveConn      // guarded by mu; from admission to the handler's return
 	waiters   []*waiter                // guarded by mu; drains under way
+	past      Stats                    // guarded by mu; of services that were removed
 }
 
 // A routerState is where a Router is in its life.
@@ -81,12 +83,17 @@ type liveConn struct {
 
 func (r *Router) init() {
 	r.once.Do(func() {
-		r.ledger = newLedger(r.Limits)
 		r.ctx, r.stop = context.WithCancel(context.Background())
 		r.endpoints = make(map[*Endpoint]*listening)
 		r.live = make(map[*Conn]*liveConn)
 		r.services.Store(new([]*service))
 	})
+}
+
+// accounts is the ledger. The Limits are read when it is first asked for.
+func (r *Router) accounts() *ledger {
+	r.account.Do(func() { r.ledger.Store(newLedger(r.Limits)) })
+	return r.ledger.Load()
 }
 
 func (r *Router) log() *slog.Logger {

@@ -153,7 +153,9 @@ func TestNewConnectionsAreRefusedWhileDraining(t *testing.T) {
 			echoOnce(t, s)
 			done := make(chan error, 1)
 			go func() { done <- router.Shutdown(t.Context()) }()
-			require.Eventually(t, func() bool { return errors.Is(router.Register(alknet.Service{ALPN: "x", Handler: echo}), alknet.ErrRouterClosed) },
+			require.Eventually(t, func() bool {
+				return errors.Is(router.Register(alknet.Service{ALPN: "x", Handler: echo}), alknet.ErrRouterClosed)
+			},
 				10*time.Second, time.Millisecond)
 			wantRefused(t, dial(t, cl, server, over), alknet.CodeShutdown, "the node is draining")
 			require.NoError(t, s.Close())

@@ -34,37 +34,51 @@ func (r *Router) Stats() Stats {
 	r.init()
 	total := Stats{Services: make(map[string]Stats), Refused: r.refused.counts()}
 	for _, s := range *r.services.Load() {
-		total.Services[s.ALPN] = Stats{
-			Handlers: int(s.handlers.Load()), Handshakes: s.handshakes.Load(), Panics: s.panics.Load(),
-			BytesIn: s.bytesIn.Load(), BytesOut: s.bytesOut.Load(), Refused: s.refusals.counts(),
-		}
+		total.Services[s.ALPN] = s.counters()
 	}
 	r.mu.Lock()
+	total.add(r.past)
 	for c, lc := range r.live {
-		st := total.Services[lc.svc.ALPN]
 		cs := c.Stats()
-		st.Connections++
-		st.Streams += cs.Streams
-		st.BytesIn += cs.BytesIn
-		st.BytesOut += cs.BytesOut
+		live := Stats{Connections: 1, Streams: cs.Streams, BytesIn: cs.BytesIn, BytesOut: cs.BytesOut}
+		if lc.svc.gone.Load() {
+			total.add(live)
+			continue
+		}
+		st := total.Services[lc.svc.ALPN]
+		st.add(live)
 		total.Services[lc.svc.ALPN] = st
 	}
 	r.mu.Unlock()
 	for _, st := range total.Services {
-		total.Connections += st.Connections
-		total.Handlers += st.Handlers
-		total.Streams += st.Streams
-		total.Handshakes += st.Handshakes
-		total.BytesIn += st.BytesIn
-		total.BytesOut += st.BytesOut
-		total.Panics += st.Panics
+		total.add(st)
 	}
-	l := r.ledger
-	l.mu.Lock()
-	total.Handshaking = l.handshakes
-	l.mu.Unlock()
-	total.ReservedBytes, total.UnauthenticatedBytes = l.total.Used(), l.unauth.Used()
+	if l := r.ledger.Load(); l != nil {
+		l.mu.Lock()
+		total.Handshaking = l.handshakes
+		l.mu.Unlock()
+		total.ReservedBytes, total.UnauthenticatedBytes = l.total.Used(), l.unauth.Used()
+	}
 	return total
+}
+
+// counters are the sums of a service so far, without its live connections.
+func (s *service) counters() Stats {
+	return Stats{
+		Handshakes: s.handshakes.Load(), Panics: s.panics.Load(), BytesIn: s.bytesIn.Load(), BytesOut: s.bytesOut.Load(),
+		Handlers: int(s.handlers.Load()), Refused: s.refusals.counts(),
+	}
+}
+
+// add adds the sums of a service to those of all.
+func (st *Stats) add(o Stats) {
+	st.Connections += o.Connections
+	st.Handlers += o.Handlers
+	st.Streams += o.Streams
+	st.Handshakes += o.Handshakes
+	st.BytesIn += o.BytesIn
+	st.BytesOut += o.BytesOut
+	st.Panics += o.Panics
 }
 
 // Conns are the live connections, in no order, as they were when the loop began.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"slices"
@@ -75,8 +76,17 @@ func (l *listening) configFor(hello *tls.ClientHelloInfo, over Transport) (*tls.
 // name, the node's own for clients that know Ed25519, the ECDSA one for others.
 func (l *listening) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	if f := l.e.cfg.Certificate; f != nil && hello.ServerName != "" {
-		if cert, err := f(hello); cert != nil || err != nil {
-			return cert, err
+		var cert *tls.Certificate
+		err := protect(func() (err error) { // on QUIC the library calls us from a goroutine of its own
+			cert, err = f(hello)
+			return err
+		})
+		if err != nil {
+			l.r.logPanic(err)
+			return nil, err
+		}
+		if cert != nil {
+			return cert, nil
 		}
 	}
 	if slices.Contains(hello.SignatureSchemes, tls.Ed25519) {
@@ -95,7 +105,7 @@ func verifyClient(state tls.ConnectionState) error {
 		return nil
 	}
 	_, err := certificatePeer(state.PeerCertificates[0])
-	if err == nil || errors.Is(err, errNoPeer) && state.PeerCertificates[0].PublicKeyAlgorithm.String() != "Ed25519" {
+	if err == nil || errors.Is(err, errNoPeer) && state.PeerCertificates[0].PublicKeyAlgorithm != x509.Ed25519 {
 		return nil
 	}
 	return err

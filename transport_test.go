@@ -326,3 +326,32 @@ func TestHandlersResultIsTheCode(t *testing.T) {
 		})
 	}
 }
+
+// What a closed connection cuts off does not look like the end of the data.
+func TestCutStreamsDoNotLookWhole(t *testing.T) {
+	eachTransport(t, func(t *testing.T, tc transportCase) {
+		for range 20 {
+			h := alknet.HandlerFunc(func(ctx context.Context, conn *alknet.Conn) error {
+				streams, cancel := context.WithCancel(ctx)
+				defer cancel()
+				done := make(chan error, 1)
+				go func() {
+					done <- alknet.StreamFunc(func(ctx context.Context, s *alknet.Stream) error {
+						_, _ = s.Write([]byte("half of "))
+						<-ctx.Done()
+						return nil // and the stream is closed, under a closed connection
+					}).ServeConn(streams, conn)
+				}()
+				<-time.After(time.Millisecond)
+				_ = conn.CloseWithError(99, "")
+				return <-done
+			})
+			c := connect(t, tc, h)
+			s := open(t, c)
+			_, err := s.Write([]byte("x"))
+			require.NoError(t, err)
+			got, err := io.ReadAll(s)
+			require.Error(t, err, "%q looks whole", got)
+		}
+	})
+}

@@ -51,6 +51,13 @@ func (st *Stream) Read(b []byte) (int, error) {
 	if err == nil || n > 0 {
 		return n, nil
 	}
+	if errors.Is(err, io.EOF) {
+		// The peer ends its streams when we close the session under them: that
+		// is not the end of what it had to say.
+		if ce, ok := errors.AsType[*CloseError](st.s.Err()); ok && !ce.Remote {
+			return 0, ce
+		}
+	}
 	err = st.streamError(err, true)
 	if !errors.Is(err, os.ErrDeadlineExceeded) {
 		st.finish(true, false)
@@ -70,14 +77,17 @@ func (st *Stream) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// stopError is what a writer gets once the peer stopped reading.
+// stopError is what a writer gets once the peer stopped reading or the session
+// ended.
 func (st *Stream) stopError() error {
 	st.s.mu.Lock()
 	defer st.s.mu.Unlock()
-	if st.stopped != nil {
+	switch {
+	case st.stopped != nil:
 		return st.stopped
+	default:
+		return st.s.err
 	}
-	return nil
 }
 
 // streamError translates yamux's error of one Read or Write.
@@ -127,6 +137,9 @@ func (st *Stream) awaitCode() {
 
 // CloseWrite ends the writing direction; the peer reads io.EOF after what was written.
 func (st *Stream) CloseWrite() error {
+	if err := st.s.Err(); err != nil {
+		return err // an end sent now would make what was cut look whole
+	}
 	err := st.ys.CloseWrite()
 	st.finish(false, true)
 	if err != nil {
@@ -138,6 +151,9 @@ func (st *Stream) CloseWrite() error {
 // Close ends both directions: what was written is still delivered, what was not
 // read is discarded and the peer told to stop.
 func (st *Stream) Close() error {
+	if err := st.s.Err(); err != nil {
+		return err // as in CloseWrite
+	}
 	st.s.mu.Lock()
 	stop := !st.closed && !st.readDone && st.reset == nil
 	st.closed = true

@@ -200,3 +200,10 @@ func (h *halfPipe) ended() bool {
 	defer h.mu.Unlock()
 	return h.eof || h.wrErr != nil
 }
+
+// whole reports whether the writer ended the direction after its last byte.
+func (h *halfPipe) whole() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.eof
+}

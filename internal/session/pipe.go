@@ -123,7 +123,6 @@ type pipeStream struct {
 	opener  *pipeSession
 	in, out *halfPipe
 	rd, wd  deadline
-	both    *pipeStreamEnds
 
 	mu      sync.Mutex
 	onAbort func() // guarded by mu
@@ -132,17 +131,10 @@ type pipeStream struct {
 	unwatch func() bool
 }
 
-// pipeStreamEnds counts the ends that are still in use; the second one to go
-// frees the opener's slot.
-type pipeStreamEnds struct {
-	mu   sync.Mutex
-	left int
-}
-
 func newPipeStreams(opener *pipeSession) (mine, theirs *pipeStream) {
-	there, back, both := newHalfPipe(), newHalfPipe(), &pipeStreamEnds{left: 2}
-	mine = &pipeStream{s: opener, opener: opener, in: back, out: there, both: both}
-	theirs = &pipeStream{s: opener.peer, opener: opener, in: there, out: back, both: both}
+	there, back := newHalfPipe(), newHalfPipe()
+	mine = &pipeStream{s: opener, opener: opener, in: back, out: there}
+	theirs = &pipeStream{s: opener.peer, opener: opener, in: there, out: back}
 	mine.peer, theirs.peer = theirs, mine
 	mine.unwatch = context.AfterFunc(opener.p.ctx, mine.sessionEnded)
 	theirs.unwatch = context.AfterFunc(opener.p.ctx, theirs.sessionEnded)
@@ -151,7 +143,9 @@ func newPipeStreams(opener *pipeSession) (mine, theirs *pipeStream) {
 
 func (st *pipeStream) sessionEnded() {
 	err := st.s.Err()
-	st.in.fail(err, nil)
+	if e, ok := errors.AsType[*Error](err); !ok || !e.Remote || !st.in.whole() {
+		st.in.fail(err, nil) // what the peer ended before may still be read
+	}
 	st.out.fail(nil, err)
 	st.abort()
 }
@@ -167,6 +161,9 @@ func (st *pipeStream) Read(b []byte) (int, error) {
 func (st *pipeStream) Write(b []byte) (int, error) { return st.out.write(b, &st.wd) }
 
 func (st *pipeStream) CloseWrite() error {
+	if err := st.s.Err(); err != nil {
+		return err // an end now would make what was cut look whole
+	}
 	st.out.closeWrite()
 	st.release()
 	return nil
@@ -179,6 +176,8 @@ func (st *pipeStream) release() {
 	}
 }
 
+// free ends the end's use of the session. As on the other transports the
+// accepting end decides when the opener may have another stream.
 func (st *pipeStream) free() {
 	st.mu.Lock()
 	unwatch := st.unwatch
@@ -188,14 +187,15 @@ func (st *pipeStream) free() {
 		return
 	}
 	unwatch()
-	st.both.mu.Lock()
-	defer st.both.mu.Unlock()
-	if st.both.left--; st.both.left == 0 {
+	if st.s != st.opener {
 		<-st.opener.slots
 	}
 }
 
 func (st *pipeStream) Close() error {
+	if err := st.s.Err(); err != nil {
+		return err
+	}
 	st.out.closeWrite()
 	if !st.in.drained() {
 		stop := &Error{Code: codeClosed, Remote: true, Stream: true}
