@@ -1,60 +1,99 @@
-// Package printable makes text that a peer chose fit for a log or a terminal.
+// Package printable makes text that a peer chose fit for a log, a terminal or
+// an error.
 package printable
 
 import (
 	"fmt"
 	"log/slog"
 	"strconv"
-	"strings"
 	"unicode"
 	"unicode/utf8"
 )
 
-// maxText is how much of a text is shown, in bytes after escaping, without the quotes.
-const maxText = 126
+const (
+	maxBytes = 128 // of a result, with its quotes and the mark
+	mark     = "…" // follows the closing quote of a text that was cut
+	maxMarks = 2   // combining marks on one letter, as Thai and Vietnamese need
+)
 
-// more stands for what was cut off.
-const more = "…"
-
-// Quote returns s in double quotes, at most 128 bytes in all: control
-// characters, ESC, CR, LF, marks that change the direction of text, invisible
-// characters and bytes that are not UTF-8 are escaped, and a text that is too
-// long ends in an ellipsis.
+// Quote returns s in double quotes, in at most 128 bytes. It escapes as Go
+// does: control characters (ESC, CR, LF among them), line and paragraph
+// separators, marks that change the direction of text, characters without a
+// shape, bytes that are not UTF-8, and what would combine with a quote. A text
+// that does not fit is cut between characters, and an ellipsis follows the
+// closing quote: `"abc"…`. [strconv.Unquote] of a result without the ellipsis
+// is s; with it, it is the beginning of s.
 func Quote(s string) string {
-	var b strings.Builder
-	b.WriteByte('"')
-	for len(s) > 0 {
-		r, size := utf8.DecodeRuneInString(s)
-		part := s[:size]
+	if len(s) <= maxBytes-2 && plain(s) {
+		return `"` + s + `"`
+	}
+	var buf, esc [maxBytes]byte
+	b := append(buf[:0], '"')
+	safe := 1 // how much of b may stay if the rest does not fit
+	marks := maxMarks
+	for i := 0; i < len(s); {
+		r, size := utf8.DecodeRuneInString(s[i:])
+		show := false
+		show, marks = visible(r, marks)
+		part := esc[:0]
 		switch {
 		case r == utf8.RuneError && size == 1:
-			part = fmt.Sprintf(`\x%02x`, s[0])
+			part = append(part, `\x`...)
+			part = append(part, "0123456789abcdef"[s[i]>>4], "0123456789abcdef"[s[i]&15])
 		case r == '"' || r == '\\':
-			part = `\` + part
-		case !visible(r):
-			part = strings.Trim(strconv.QuoteRuneToASCII(r), "'")
+			part = append(part, '\\', byte(r))
+		case show:
+			part = append(part, s[i:i+size]...)
+		default:
+			part = escape(part, r)
 		}
-		left := maxText + 1 - b.Len() - len(part)
-		if left < 0 || left < len(more) && len(s) > size {
-			b.WriteString(more)
-			break
+		if len(b)+len(part)+1 > maxBytes {
+			return string(b[:safe]) + `"` + mark
 		}
-		b.WriteString(part)
-		s = s[size:]
+		b = append(b, part...)
+		if len(b)+1+len(mark) <= maxBytes {
+			safe = len(b)
+		}
+		i += size
 	}
-	b.WriteByte('"')
-	return b.String()
+	return string(append(b, '"'))
 }
 
-// visible reports whether r shows itself and changes nothing around it.
-func visible(r rune) bool {
-	if r == ' ' {
-		return true
+// plain reports whether every byte of s is printable ASCII that needs no escape.
+func plain(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
+			return false
+		}
 	}
-	return unicode.IsPrint(r) && !unicode.Is(unicode.Mn, r) && !unicode.Is(unicode.Me, r) && r != utf8.RuneError
+	return true
 }
 
-// Text is a peer's text that every logger and formatter shows as Quote does.
+// escape appends r as strconv.Quote writes what it does not print.
+func escape(b []byte, r rune) []byte {
+	b = strconv.AppendQuoteRuneToASCII(b, r)
+	copy(b, b[1:])
+	return b[:len(b)-2] // without the single quotes
+}
+
+// visible reports whether r shows itself and changes nothing around it. marks is
+// how many combining marks already stand on the character before r, and on r.
+func visible(r rune, marks int) (show bool, after int) {
+	switch {
+	case r == utf8.RuneError, r == '\u2800', !unicode.IsPrint(r):
+		return false, maxMarks // U+2800 is a blank that is no space
+	case unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector, unicode.Me):
+		return false, maxMarks
+	case unicode.Is(unicode.Mn, r):
+		return marks < maxMarks, marks + 1
+	case unicode.IsLetter(r), unicode.Is(unicode.Mc, r):
+		return true, 0
+	}
+	return true, maxMarks
+}
+
+// Text is a peer's text that every logger and formatter shows as [Quote] does.
+// Its own bytes are those of the string: encoding/json writes them.
 type Text string
 
 // String is Quote.
@@ -63,5 +102,7 @@ func (t Text) String() string { return Quote(string(t)) }
 // LogValue is Quote.
 func (t Text) LogValue() slog.Value { return slog.StringValue(Quote(string(t))) }
 
-// Format is Quote, for every verb.
-func (t Text) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(Quote(string(t)))) }
+// Format is Quote for every verb; width and precision do nothing.
+func (t Text) Format(f fmt.State, _ rune) {
+	_, _ = f.Write([]byte(Quote(string(t)))) // a State has nowhere to report an error
+}

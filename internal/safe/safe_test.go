@@ -27,7 +27,7 @@ func (c *failures) add(err error) {
 	c.errs = append(c.errs, err)
 }
 
-// run starts f, waits for it and returns what fail heard.
+// runOne starts f, waits for it and returns what fail heard.
 func runOne(f func()) []error {
 	var wg sync.WaitGroup
 	var c failures
