@@ -25,9 +25,10 @@ type listening struct {
 	loops sync.WaitGroup
 }
 
-// h3UniStreams is how many unidirectional streams a peer may have open: HTTP/3
-// and WebTransport use them (RFC 9114, section 6.2); other protocols' are
-// refused one by one.
+// h3UniStreams is how many unidirectional streams a peer may have open where
+// HTTP/3 is served: it and WebTransport use them (RFC 9114, section 6.2). How
+// many is said before the ALPN is known, so on connections of other protocols
+// they are refused one by one; without HTTP/3 nobody may open any.
 const h3UniStreams = 100
 
 // run accepts on the endpoint's sockets until l.ctx ends or a socket fails.
@@ -80,7 +81,6 @@ func (l *listening) quicParams() session.Params {
 		HandshakeTimeout: lim.HandshakeTimeout,
 		IdleTimeout:      lim.IdleTimeout,
 		MaxStreams:       int64(lim.maxStreams()),
-		UniStreams:       h3UniStreams,
 		MaxConnWindow:    session.DefaultConnWindow,
 		GrowWindow: func(ctx context.Context, delta uint64) bool {
 			c := claimFrom(ctx)
@@ -89,6 +89,9 @@ func (l *listening) quicParams() session.Params {
 	}
 	if lim.ConnBytes > 0 {
 		p.MaxConnWindow = min(p.MaxConnWindow, uint64(max(lim.ConnBytes, minConnBytes)))
+	}
+	if l.r.find("h3", QUIC) != nil {
+		p.UniStreams = h3UniStreams
 	}
 	for _, s := range *l.r.services.Load() {
 		if s.KeepAlive > 0 && s.over()&QUIC != 0 && (p.KeepAlive == 0 || s.KeepAlive < p.KeepAlive) {
@@ -141,10 +144,13 @@ func (l *listening) serveQUIC(s session.Session, c *claim) {
 		_ = s.Close(uint64(err.Code), err.Reason)
 		return
 	}
-	if conn.alpn != "h3" {
+	if conn.alpn != "h3" && l.r.find("h3", QUIC) != nil {
 		safe.Go(&l.r.wg, l.r.logPanic, func() { session.RefuseUniStreams(s, uint64(CodeRefused)) })
 	}
-	_ = l.r.run(conn, lc) // it was logged
+	// The handler gets a goroutine of its own: this one's stack has grown in
+	// deciding, and the handler may keep it for days.
+	fail := func(err error) { l.r.logPanic(err); _ = s.Close(uint64(CodeInternal), "") }
+	safe.Go(&l.r.wg, fail, func() { _ = l.r.run(conn, lc) }) // it was logged
 }
 
 // acceptTCP accepts connections and starts their handshakes.

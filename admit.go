@@ -132,7 +132,7 @@ func (r *Router) register(ctx context.Context, s session.Session, a admission) (
 
 // enlist counts c as live.
 func (r *Router) enlist(ctx context.Context, c *Conn, a admission) (*liveConn, *Error) {
-	lc := &liveConn{svc: a.svc, from: a.from, state: a.state}
+	lc := &liveConn{svc: a.svc, from: a.from, ours: a.state != nil}
 	lc.ctx, lc.cancel = context.WithCancelCause(ctx)
 	c.s.OnDone(func() { lc.cancel(net.ErrClosed) })
 	r.mu.Lock()
@@ -182,7 +182,7 @@ func (r *Router) run(c *Conn, lc *liveConn) error {
 	code, reason := closeCode(err)
 	if err == nil || streamEnd(err) == nil {
 		code, reason = CodeOK, ""
-		if c.draining.Err() != nil {
+		if c.isDraining() {
 			code = CodeShutdown
 		}
 		c.linger()

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -24,9 +25,12 @@ type Conn struct {
 	maxStreams int
 	since      time.Time
 	identity   atomic.Pointer[Identity]
-	draining   context.Context // ends when the Router drains
-	drain      context.CancelFunc
 	log        *slog.Logger
+	drainc     chan struct{} // closed when the Router drains
+
+	mu      sync.Mutex
+	drained bool   // guarded by mu; drainc is closed
+	onDrain func() // guarded by mu; called once drainc is closed
 
 	bytesIn, bytesOut atomic.Int64
 	streams           atomic.Int64
@@ -43,10 +47,39 @@ type ConnStats struct {
 }
 
 func newConn(s session.Session, alpn string, over Transport, id Identity) *Conn {
-	c := &Conn{s: s, alpn: alpn, over: over, since: time.Now(), maxStreams: defaultMaxStreams, log: slog.New(slog.DiscardHandler)}
+	c := &Conn{s: s, alpn: alpn, over: over, since: time.Now(), maxStreams: defaultMaxStreams, drainc: make(chan struct{}), log: slog.New(slog.DiscardHandler)}
 	c.identity.Store(&id)
-	c.draining, c.drain = context.WithCancel(context.Background())
 	return c
+}
+
+// drain tells the handler to finish; idempotent.
+func (c *Conn) drain() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.drained {
+		return
+	}
+	c.drained = true
+	close(c.drainc)
+	if c.onDrain != nil {
+		c.onDrain()
+	}
+}
+
+// whenDrained calls f, which must not block, once the connection is Draining.
+func (c *Conn) whenDrained(f func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.onDrain = f; c.drained {
+		f()
+	}
+}
+
+// isDraining reports whether drain was called.
+func (c *Conn) isDraining() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.drained
 }
 
 // ALPN is the name that the handshake agreed on.
@@ -82,7 +115,7 @@ func (c *Conn) Stats() ConnStats {
 func (c *Conn) OpenStream(ctx context.Context) (*Stream, error) {
 	st, err := c.s.Open(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("alknet: open stream: %w", wrapError(err))
+		return nil, opError{"open stream", wrapError(err)}
 	}
 	return c.stream(st), nil
 }
@@ -92,7 +125,7 @@ func (c *Conn) OpenStream(ctx context.Context) (*Stream, error) {
 func (c *Conn) AcceptStream(ctx context.Context) (*Stream, error) {
 	st, err := c.s.Accept(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("alknet: accept stream: %w", wrapError(err))
+		return nil, opError{"accept stream", wrapError(err)}
 	}
 	return c.stream(st), nil
 }
@@ -104,7 +137,7 @@ func (c *Conn) stream(st session.Stream) *Stream {
 
 // Draining is closed when the Router that serves the connection, or its ALPN,
 // shuts down: the handler finishes what it began and returns.
-func (c *Conn) Draining() <-chan struct{} { return c.draining.Done() }
+func (c *Conn) Draining() <-chan struct{} { return c.drainc }
 
 // Done is closed when the connection has ended.
 func (c *Conn) Done() <-chan struct{} { return c.s.Done() }

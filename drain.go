@@ -238,7 +238,7 @@ func (r *Router) Reauthenticate(ctx context.Context) error {
 	live := make(map[*Conn]*liveConn)
 	r.mu.Lock()
 	for c, lc := range r.live {
-		if lc.state != nil {
+		if lc.ours {
 			live[c] = lc
 		}
 	}
@@ -269,7 +269,8 @@ func (r *Router) rejudge(ctx context.Context, c *Conn, lc *liveConn) {
 
 // judge asks who the peer of a live connection is now.
 func (r *Router) judge(ctx context.Context, c *Conn, lc *liveConn) *Error {
-	id, err := r.authenticate(ctx, lc.state, c.alpn)
+	state := c.s.TLS()
+	id, err := r.authenticate(ctx, &state, c.alpn)
 	if err == nil {
 		err = lc.svc.admit(&id)
 	}

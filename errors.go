@@ -98,6 +98,16 @@ func wrapError(err error) error {
 	return e
 }
 
+// opError says what failed. Unlike fmt.Errorf it makes its text only when that
+// is asked for: every connection ends with one.
+type opError struct {
+	op  string
+	err error
+}
+
+func (e opError) Error() string { return "alknet: " + e.op + ": " + e.err.Error() }
+func (e opError) Unwrap() error { return e.err }
+
 // closedError is the cause of an ended connection: whatever it was, it tests
 // as [net.ErrClosed].
 type closedError struct{ err error }

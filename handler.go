@@ -54,8 +54,7 @@ func (f StreamFunc) ServeConn(ctx context.Context, conn *Conn) error {
 	defer wg.Wait()
 	accept, stop := context.WithCancel(ctx)
 	defer stop()
-	unwatch := context.AfterFunc(conn.draining, stop)
-	defer unwatch()
+	conn.whenDrained(stop)
 	slots := make(chan struct{}, conn.maxStreams)
 	for {
 		select {
@@ -80,7 +79,7 @@ func (f StreamFunc) ServeConn(ctx context.Context, conn *Conn) error {
 
 // acceptEnd is why no more streams are accepted: draining is no error.
 func acceptEnd(ctx context.Context, conn *Conn) error {
-	if conn.draining.Err() != nil && ctx.Err() == nil {
+	if conn.isDraining() && ctx.Err() == nil {
 		return nil
 	}
 	return ctx.Err()

@@ -75,9 +75,9 @@ type service struct {
 // A liveConn is what the Router knows of a connection that it serves.
 type liveConn struct {
 	svc    *service
-	from   *Endpoint            // that accepted it; nil: none
-	state  *tls.ConnectionState // nil: not from a handshake of ours
-	ctx    context.Context      // the handler's
+	from   *Endpoint       // that accepted it; nil: none
+	ours   bool            // from a handshake of ours: it is judged again
+	ctx    context.Context // the handler's
 	cancel context.CancelCauseFunc
 }
 

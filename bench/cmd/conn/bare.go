@@ -1,0 +1,197 @@
+package main
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"time"
+
+	"github.com/quic-go/quic-go"
+)
+
+// certificate is a throwaway one with an Ed25519 key, as alknet's nodes have.
+func certificate() (tls.Certificate, error) {
+	pub, key, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(nil, tmpl, tmpl, pub, key)
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, err
+}
+
+func serverTLS(alpn string, mutual bool) (*tls.Config, error) {
+	cert, err := certificate()
+	conf := &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS13}
+	if alpn != "" {
+		conf.NextProtos = []string{alpn}
+	}
+	if mutual {
+		conf.ClientAuth = tls.RequireAnyClientCert
+	}
+	return conf, err
+}
+
+func clientTLS(alpn string, mutual, resume bool) (*tls.Config, error) {
+	conf := &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13, ServerName: "bench"}
+	if alpn != "" {
+		conf.NextProtos = []string{alpn}
+	}
+	if resume {
+		conf.ClientSessionCache = tls.NewLRUClientSessionCache(64)
+	}
+	if !mutual {
+		return conf, nil
+	}
+	cert, err := certificate()
+	conf.Certificates = []tls.Certificate{cert}
+	return conf, err
+}
+
+// tlsStack is crypto/tls on TCP; a connection is its only stream.
+type tlsStack struct {
+	addr string
+	conf *tls.Config
+}
+
+func (s *tlsStack) serve() (string, error) {
+	conf, err := serverTLS("", false)
+	if err != nil {
+		return "", err
+	}
+	ln, err := tls.Listen("tcp", "127.0.0.1:0", conf)
+	if err != nil {
+		return "", err
+	}
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				_ = serveStream(c)
+			}()
+		}
+	}()
+	return ln.Addr().String(), nil
+}
+
+func (s *tlsStack) client(hello string, resume bool) (err error) {
+	s.addr = hello
+	s.conf, err = clientTLS("", false, resume)
+	return err
+}
+
+func (s *tlsStack) fresh(ctx context.Context) (conn, error) { return s.dial(ctx) }
+
+func (s *tlsStack) dial(ctx context.Context) (conn, error) {
+	d := tls.Dialer{Config: s.conf}
+	c, err := d.DialContext(ctx, "tcp", s.addr)
+	if err != nil {
+		return nil, err
+	}
+	return &tlsConn{c.(*tls.Conn), false}, nil
+}
+
+type tlsConn struct {
+	*tls.Conn
+	opened bool
+}
+
+func (c *tlsConn) open(context.Context) (io.ReadWriteCloser, error) {
+	if c.opened {
+		return nil, errors.ErrUnsupported
+	}
+	c.opened = true
+	return c, nil
+}
+
+func (c *tlsConn) resumed() bool { return c.ConnectionState().DidResume }
+func (c *tlsConn) close()        { _ = c.Close() }
+
+// quicStack is quic-go with its defaults.
+type quicStack struct {
+	mutual bool
+	addr   net.Addr
+	tr     *quic.Transport
+	conf   *tls.Config
+}
+
+var quicConf = &quic.Config{MaxIdleTimeout: 10 * time.Minute}
+
+func (s *quicStack) socket() (*quic.Transport, error) {
+	pc, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4zero})
+	return &quic.Transport{Conn: pc}, err
+}
+
+func (s *quicStack) serve() (string, error) {
+	tr, err := s.socket()
+	if err != nil {
+		return "", err
+	}
+	conf, err := serverTLS("bench", s.mutual)
+	if err != nil {
+		return "", err
+	}
+	ln, err := tr.Listen(conf, quicConf)
+	if err != nil {
+		return "", err
+	}
+	go func() {
+		for {
+			c, err := ln.Accept(context.Background())
+			if err != nil {
+				return
+			}
+			go func() {
+				for {
+					st, err := c.AcceptStream(context.Background())
+					if err != nil {
+						return
+					}
+					go func() {
+						defer st.Close()
+						_ = serveStream(st)
+					}()
+				}
+			}()
+		}
+	}()
+	return fmt.Sprintf("127.0.0.1:%d", ln.Addr().(*net.UDPAddr).Port), nil
+}
+
+func (s *quicStack) client(hello string, resume bool) (err error) {
+	if s.addr, err = net.ResolveUDPAddr("udp", hello); err != nil {
+		return err
+	}
+	if s.tr, err = s.socket(); err != nil {
+		return err
+	}
+	s.conf, err = clientTLS("bench", s.mutual, resume)
+	return err
+}
+
+// fresh dials as dial does: a client without a session cache resumes nothing.
+func (s *quicStack) fresh(ctx context.Context) (conn, error) { return s.dial(ctx) }
+
+func (s *quicStack) dial(ctx context.Context) (conn, error) {
+	c, err := s.tr.Dial(ctx, s.addr, s.conf, quicConf)
+	if err != nil {
+		return nil, err
+	}
+	return quicConn{c}, nil
+}
+
+type quicConn struct{ *quic.Conn }
+
+func (c quicConn) open(ctx context.Context) (io.ReadWriteCloser, error) { return c.OpenStreamSync(ctx) }
+func (c quicConn) resumed() bool                                        { return c.ConnectionState().TLS.DidResume }
+func (c quicConn) close()                                               { _ = c.CloseWithError(0, "") }
