@@ -192,6 +192,19 @@ func (s *quicStack) dial(ctx context.Context) (conn, error) {
 
 type quicConn struct{ *quic.Conn }
 
-func (c quicConn) open(ctx context.Context) (io.ReadWriteCloser, error) { return c.OpenStreamSync(ctx) }
-func (c quicConn) resumed() bool                                        { return c.ConnectionState().TLS.DidResume }
-func (c quicConn) close()                                               { _ = c.CloseWithError(0, "") }
+func (c quicConn) open(ctx context.Context) (io.ReadWriteCloser, error) {
+	s, err := c.OpenStreamSync(ctx)
+	return quicStream{s}, err
+}
+
+func (c quicConn) resumed() bool { return c.ConnectionState().TLS.DidResume }
+func (c quicConn) close()        { _ = c.CloseWithError(0, "") }
+
+type quicStream struct{ *quic.Stream }
+
+// Close ends both directions; the library's own leaves a stream behind whose
+// end was not read.
+func (s quicStream) Close() error {
+	s.CancelRead(0)
+	return s.Stream.Close()
+}

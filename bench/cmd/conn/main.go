@@ -270,7 +270,7 @@ func idle(st stack, child *proc.Child, p params) (map[string]float64, error) {
 	}()
 	start := time.Now()
 	_, err = repeat(p.n, 8, func() error {
-		c, err := st.dial(ctx)
+		c, err := st.fresh(ctx)
 		if err != nil {
 			return err
 		}
