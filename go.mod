@@ -20,6 +20,7 @@ require (
 require (
 	filippo.io/edwards25519 v1.2.0 // indirect
 	filippo.io/hpke v0.4.0 // indirect
+	github.com/awnumar/memcall v0.4.0
 	github.com/libp2p/go-buffer-pool v0.0.2 // indirect
 	go.yaml.in/yaml/v3 v3.0.5 // indirect
 )
