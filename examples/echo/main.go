@@ -1,31 +1,20 @@
-// Echo is a server and a client that speak an ALPN of their own: over QUIC,
-// over multiplexed TLS on TCP and over raw TLS, each side proven by its key.
-//
-//	go run ./examples/echo                     # both ends in one process
-//	go run ./examples/echo -listen :4433       # a server; prints its address
-//	go run ./examples/echo -dial KEY@HOST:4433 # a client of it
+// Echo is a server and a client that speak an ALPN of their own over QUIC, over
+// multiplexed TLS on TCP, and over bare TLS, as a stock openssl does as well.
+// Each side is proven by its key: go run ./examples/echo
 package main
 
 import (
 	"context"
-	"flag"
+	"errors"
 	"fmt"
 	"io"
 	"log"
+	"os/exec"
 
 	"github.com/alkdev/alknet"
 )
 
 const alpn = "example.com/echo/1"
-
-func main() {
-	listen := flag.String("listen", "", "serve on this address until interrupted")
-	dial := flag.String("dial", "", "dial this peer, KEY@HOST:PORT")
-	flag.Parse()
-	if err := run(context.Background(), *listen, *dial); err != nil {
-		log.Fatal(err)
-	}
-}
 
 // serve echoes each stream of every peer that proves a key.
 func serve(ctx context.Context, addr string, over alknet.Transport) (*alknet.Endpoint, *alknet.Router, error) {
@@ -34,11 +23,11 @@ func serve(ctx context.Context, addr string, over alknet.Transport) (*alknet.End
 		return nil, nil, err
 	}
 	router := &alknet.Router{}
-	err = router.Register(alknet.Service{ALPN: alpn, Over: over, Handler: alknet.StreamFunc(
-		func(ctx context.Context, s *alknet.Stream) error {
-			_, err := io.Copy(s, s)
-			return err
-		})})
+	handler := alknet.StreamFunc(func(ctx context.Context, s *alknet.Stream) error {
+		_, err := io.Copy(s, s)
+		return err
+	})
+	err = router.Register(alknet.Service{ALPN: alpn, Over: over, Handler: handler})
 	return ep, router, err
 }
 
@@ -53,56 +42,40 @@ func echo(ctx context.Context, ep *alknet.Endpoint, to alknet.Addr, line string)
 	if err != nil {
 		return "", err
 	}
-	if _, err := io.WriteString(s, line); err != nil {
-		return "", err
-	}
-	if err := s.CloseWrite(); err != nil {
+	_, err = io.WriteString(s, line)
+	if err = errors.Join(err, s.CloseWrite()); err != nil {
 		return "", err
 	}
 	answer, err := io.ReadAll(s)
 	return fmt.Sprintf("%-4v %s answered %q", conn.Transport(), conn.Identity().Peer, answer), err
 }
 
-func run(ctx context.Context, listen, dial string) error {
-	client, err := alknet.NewEndpoint(nil, nil, nil)
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	if dial != "" {
-		to, err := alknet.ParseAddr(dial)
-		if err != nil {
-			return err
-		}
-		answer, err := echo(ctx, client, to, "hello")
-		fmt.Println(answer)
-		return err
-	}
+// script makes a key and sends a line with nothing but openssl.
+const script = `d=$(mktemp -d) && openssl req -x509 -newkey ed25519 -nodes -subj /CN=me -keyout $d/k -out $d/c &&
+(echo hello; sleep 1) | openssl s_client -connect "$0" -alpn "$1" -key $d/k -cert $d/c -quiet -no_ign_eof; rm -r $d`
+
+func main() {
+	ctx := context.Background()
+	client, err := alknet.NewEndpoint(nil, nil, nil) // it only dials
 	for _, over := range []alknet.Transport{alknet.QUIC, alknet.Mux, alknet.Raw} {
-		addr := "127.0.0.1:0"
-		if listen != "" {
-			addr, over = listen, alknet.QUIC|alknet.Mux
-		}
-		ep, router, err := serve(ctx, addr, over)
-		if err != nil {
-			return err
-		}
-		if listen != "" {
-			fmt.Println("serving on", ep.Addr())
-			return router.Serve(ep)
-		}
+		must(err)
+		ep, router, err := serve(ctx, "127.0.0.1:0", over)
+		must(err)
 		go router.Serve(ep)
-		to := ep.Addr()
-		to.Over = over
+		to := alknet.Addr{HostPort: ep.Addr().HostPort, Peer: ep.ID(), Over: over}
 		answer, err := echo(ctx, client, to, "hello")
-		if err != nil {
-			return err
-		}
+		must(err)
 		fmt.Println(answer)
-		if err := router.Shutdown(ctx); err != nil {
-			return err
+		if over == alknet.Raw {
+			out, _ := exec.CommandContext(ctx, "sh", "-c", script, to.HostPort, alpn).Output() // empty without openssl
+			fmt.Printf("Raw  answered openssl s_client %q\n", out)
 		}
-		ep.Close()
+		must(router.Shutdown(ctx))
 	}
-	return nil
+}
+
+func must(err error) {
+	if err != nil {
+		log.Fatal(err)
+	}
 }
