@@ -19,16 +19,13 @@ const alpn = "example.com/echo/1"
 // serve echoes each stream of every peer that proves a key.
 func serve(ctx context.Context, addr string, over alknet.Transport) (*alknet.Endpoint, *alknet.Router, error) {
 	ep, err := alknet.Listen(ctx, addr, nil)
-	if err != nil {
-		return nil, nil, err
-	}
 	router := &alknet.Router{}
 	handler := alknet.StreamFunc(func(ctx context.Context, s *alknet.Stream) error {
 		_, err := io.Copy(s, s)
 		return err
 	})
-	err = router.Register(alknet.Service{ALPN: alpn, Over: over, Handler: handler})
-	return ep, router, err
+	service := alknet.Service{ALPN: alpn, Over: over, Handler: handler}
+	return ep, router, errors.Join(err, router.Register(service))
 }
 
 // echo sends a line to a peer and returns what came back.

@@ -119,6 +119,9 @@ func Serve(hello string) error {
 		}
 		defer pprof.StopCPUProfile()
 	}
+	if os.Getenv("BENCH_SERVER_HEAP") != "" {
+		runtime.MemProfileRate = 1 // a connection is many small objects
+	}
 	fmt.Println(hello)
 	sc := bufio.NewScanner(os.Stdin)
 	for sc.Scan() {
