@@ -4,6 +4,7 @@ go 1.26.0
 
 require (
 	filippo.io/age v1.3.2
+	github.com/awnumar/memcall v0.4.0
 	github.com/go-json-experiment/json v1.27.2
 	github.com/libp2p/go-yamux/v5 v5.1.0
 	github.com/quic-go/quic-go v0.64.1
@@ -20,7 +21,6 @@ require (
 require (
 	filippo.io/edwards25519 v1.2.0 // indirect
 	filippo.io/hpke v0.4.0 // indirect
-	github.com/awnumar/memcall v0.4.0
 	github.com/libp2p/go-buffer-pool v0.0.2 // indirect
 	go.yaml.in/yaml/v3 v3.0.5 // indirect
 )
