@@ -46,7 +46,7 @@ func (t Transport) check() error {
 	case t == 0 || t&^(QUIC|Mux|Raw) != 0:
 		return fmt.Errorf("transport %#x is unknown", uint8(t))
 	case t&Mux != 0 && t&Raw != 0:
-		return errors.New("Mux and Raw exclude each other: the ALPN does not tell them apart")
+		return errors.New("transports Mux and Raw exclude each other: the ALPN does not tell them apart")
 	}
 	return nil
 }

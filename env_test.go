@@ -188,8 +188,3 @@ var echo = alknet.StreamFunc(func(_ context.Context, s *alknet.Stream) error {
 	_, err := copyAll(s, s)
 	return err
 })
-
-// loopback is where a TCP or UDP socket of a test listens.
-func loopback(t testing.TB) *net.TCPAddr {
-	return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}
-}

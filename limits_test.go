@@ -23,7 +23,6 @@ type limitCase struct {
 	limit, none alknet.Limits
 	over        []alknet.Transport // nil: all of the network
 	handler     alknet.ProtocolHandler
-	authed      func(*alknet.Router)
 	exceeds     func(t *testing.T, w limitWorld) (stopped bool)
 }
 
