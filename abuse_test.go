@@ -57,7 +57,7 @@ func TestSilentFloodLeavesRoomForOthers(t *testing.T) {
 		_, err := io.Copy(io.Discard, nc)
 		require.False(t, isTimeout(err), "a silent connection outlived the deadline")
 	}
-	require.Zero(t, router.Stats().Handshaking)
+	require.Eventually(t, func() bool { return router.Stats().Handshaking == 0 }, 10*time.Second, time.Millisecond)
 	for range 20 {
 		honest(t, server, alknet.QUIC)
 		honest(t, server, alknet.Mux)
@@ -80,7 +80,7 @@ func TestFloodFromOneAddressHurtsOnlyIt(t *testing.T) {
 // A ClientHello that comes in single bytes is a handshake if it is quick enough
 // and is cut at the deadline if not: the deadline does not start again.
 func TestDrippedHandshake(t *testing.T) {
-	router := &alknet.Router{Limits: alknet.Limits{HandshakeTimeout: 500 * time.Millisecond}}
+	router := &alknet.Router{Limits: alknet.Limits{HandshakeTimeout: 2 * time.Second}}
 	require.NoError(t, router.Register(alknet.Service{ALPN: testALPN, Over: alknet.Raw, AllowAnonymous: true, Handler: echo}))
 	server := serve(t, router, nil)
 	for name, pause := range map[string]time.Duration{"quick": 0, "slow": 20 * time.Millisecond} {
@@ -96,7 +96,7 @@ func TestDrippedHandshake(t *testing.T) {
 				return
 			}
 			require.Error(t, err)
-			require.Less(t, time.Since(start), 5*time.Second)
+			require.Less(t, time.Since(start), 10*time.Second)
 		})
 	}
 }

@@ -207,14 +207,14 @@ func TestDialSharesTheListeningSocket(t *testing.T) {
 
 func TestKeepAliveOutlastsTheIdleTimeout(t *testing.T) {
 	for _, over := range []alknet.Transport{alknet.QUIC, alknet.Mux} {
-		router := &alknet.Router{Limits: alknet.Limits{IdleTimeout: 400 * time.Millisecond}}
+		router := &alknet.Router{Limits: alknet.Limits{IdleTimeout: time.Second}}
 		require.NoError(t, router.Register(alknet.Service{ALPN: testALPN, Over: over, Handler: echo}))
-		cl := client(t, &alknet.Config{KeepAlive: 50 * time.Millisecond})
+		cl := client(t, &alknet.Config{KeepAlive: 100 * time.Millisecond})
 		c := dial(t, cl, serve(t, router, nil), over)
 		select {
 		case <-c.Done():
 			require.Fail(t, "an idle connection with keep-alive was closed", over.String())
-		case <-time.After(1200 * time.Millisecond):
+		case <-time.After(2500 * time.Millisecond):
 		}
 		echoOnce(t, open(t, c))
 	}

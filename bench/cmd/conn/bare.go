@@ -5,23 +5,34 @@ import (
 	"crypto/ed25519"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/big"
 	"net"
+	"strings"
 	"time"
 
 	"github.com/quic-go/quic-go"
 )
 
-// certificate is a throwaway one with an Ed25519 key, as alknet's nodes have.
+// certificate is a throwaway one that is as large as those of alknet's nodes.
 func certificate() (tls.Certificate, error) {
 	pub, key, err := ed25519.GenerateKey(nil)
 	if err != nil {
 		return tls.Certificate{}, err
 	}
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
+	tmpl := &x509.Certificate{
+		SerialNumber:          big.NewInt(math.MaxInt64),
+		Subject:               pkix.Name{CommonName: strings.Repeat("n", 52)},
+		NotBefore:             time.Now().Add(-time.Hour),
+		NotAfter:              time.Now().Add(24 * time.Hour),
+		KeyUsage:              x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		BasicConstraintsValid: true,
+	}
 	der, err := x509.CreateCertificate(nil, tmpl, tmpl, pub, key)
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, err
 }
