@@ -157,6 +157,9 @@ func resolve(ctx context.Context, hostport string) ([]netip.AddrPort, error) {
 	if err != nil {
 		return nil, err
 	}
+	if len(ips) == 0 {
+		return nil, fmt.Errorf("%q has no address", host)
+	}
 	var first, second []netip.AddrPort
 	for _, ip := range ips[:min(len(ips), maxAddresses)] {
 		ap := netip.AddrPortFrom(ip.Unmap(), uint16(n))
