@@ -23,6 +23,8 @@ type listening struct {
 	ctx   context.Context // of its connections; ends with the Router or the Endpoint
 	stop  context.CancelFunc
 	loops sync.WaitGroup
+
+	inside bool // ctx is of one connection, inside a stream
 }
 
 // h3UniStreams is how many unidirectional streams a peer may have open where
@@ -262,6 +264,9 @@ func (l *listening) serveTCP(ctx context.Context, nc net.Conn, c *claim) error {
 		var conn *Conn
 		var lc *liveConn
 		if conn, lc, rerr = l.r.register(ctx, s, adm); rerr == nil {
+			if l.inside {
+				defer context.AfterFunc(ctx, func() { lc.cancel(context.Cause(ctx)) })()
+			}
 			return l.r.run(conn, lc)
 		}
 	}

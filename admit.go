@@ -130,11 +130,16 @@ func (r *Router) register(ctx context.Context, s session.Session, a admission) (
 	return c, lc, nil
 }
 
-// enlist counts c as live.
+// enlist counts c as live. Its handler's context ends with the connection and,
+// for one that was not accepted here, with ctx.
 func (r *Router) enlist(ctx context.Context, c *Conn, a admission) (*liveConn, *Error) {
 	lc := &liveConn{svc: a.svc, from: a.from, ours: a.state != nil}
-	lc.ctx, lc.cancel = context.WithCancelCause(ctx)
-	c.s.OnDone(func() { lc.cancel(net.ErrClosed) })
+	if lc.ours { // one context less on each of many idle connections
+		lc.ctx, lc.cancel = context.WithCancelCause(c.s.Context())
+	} else {
+		lc.ctx, lc.cancel = context.WithCancelCause(ctx)
+		c.s.OnDone(func() { lc.cancel(net.ErrClosed) })
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
@@ -236,7 +241,7 @@ func (r *Router) ServeNet(ctx context.Context, e *Endpoint, nc net.Conn) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(r.ctx, cancel)()
-	l := &listening{r: r, e: e, ctx: ctx, stop: cancel}
+	l := &listening{r: r, e: e, ctx: ctx, stop: cancel, inside: true}
 	return l.serveTCP(ctx, nc, c)
 }
 

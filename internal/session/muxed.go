@@ -108,3 +108,5 @@ func (m muxStream) Write(b []byte) (int, error) {
 }
 
 func (s *muxSession) OnDone(f func()) (stop func() bool) { return context.AfterFunc(s.watch.ctx, f) }
+
+func (s *muxSession) Context() context.Context { return s.watch.ctx }

@@ -252,3 +252,5 @@ func (st *pipeStream) LocalAddr() net.Addr                { return pipeAddr{} }
 func (st *pipeStream) RemoteAddr() net.Addr               { return pipeAddr{} }
 
 func (s *pipeSession) OnDone(f func()) (stop func() bool) { return context.AfterFunc(s.p.ctx, f) }
+
+func (s *pipeSession) Context() context.Context { return s.p.ctx }

@@ -105,15 +105,12 @@ func (s quicStream) Reset(code uint64) {
 // OnAbort watches the context of the sending side: STOP_SENDING ends it, and so
 // does our own FIN, which is not an abort.
 func (s quicStream) OnAbort(f func()) (stop func() bool) {
-	sctx, cctx := s.Stream.Context(), s.conn.Context()
-	var stopConn func() bool
-	stopStream := context.AfterFunc(sctx, func() {
-		if !errors.Is(context.Cause(sctx), quic.ErrStreamClosed) {
+	ctx := s.Stream.Context()
+	return context.AfterFunc(ctx, func() {
+		if !errors.Is(context.Cause(ctx), quic.ErrStreamClosed) {
 			f()
 		}
 	})
-	stopConn = context.AfterFunc(cctx, f)
-	return func() bool { a, b := stopStream(), stopConn(); return a && b }
 }
 
 // codeClosed is what STOP_SENDING carries when a stream is closed before its
@@ -134,3 +131,5 @@ func quicError(err error) error {
 func (s quicSession) OnDone(f func()) (stop func() bool) {
 	return context.AfterFunc(s.conn.Context(), f)
 }
+
+func (s quicSession) Context() context.Context { return s.conn.Context() }

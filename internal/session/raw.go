@@ -194,3 +194,5 @@ func (r *rawStream) SetReadDeadline(t time.Time) error  { return r.s.conn.SetRea
 func (r *rawStream) SetWriteDeadline(t time.Time) error { return r.s.conn.SetWriteDeadline(t) }
 
 func (s *rawSession) OnDone(f func()) (stop func() bool) { return context.AfterFunc(s.watch.ctx, f) }
+
+func (s *rawSession) Context() context.Context { return s.watch.ctx }

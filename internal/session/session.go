@@ -28,6 +28,8 @@ type Session interface {
 	Close(code uint64, reason string) error
 	// Done is closed when the session has ended.
 	Done() <-chan struct{}
+	// Context ends when the session has ended.
+	Context() context.Context
 	// OnDone calls f in its own goroutine once the session has ended. The
 	// returned function withdraws f.
 	OnDone(f func()) (stop func() bool)
@@ -55,8 +57,8 @@ type Stream interface {
 	// Reset ends both directions at once; the peer sees code.
 	Reset(code uint64)
 	// OnAbort calls f, in its own goroutine and at most once, when the peer
-	// resets the stream or stops reading it, or the session ends. The returned
-	// function withdraws f.
+	// resets the stream or stops reading it. The end of the session may call
+	// it too: who needs to know watches that. The returned function withdraws f.
 	OnAbort(f func()) (stop func() bool)
 }
 
