@@ -8,7 +8,7 @@
 # A round measures every stack once and takes one to two minutes; every other
 # round goes through the stacks in reverse, so that a machine that slows down
 # or speeds up favours none. Loopback only. A measurement that hangs is ended
-# after two minutes, with its server: that one ends with its standard input.
+# after 90 seconds, with its server: that one ends with its standard input.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -33,7 +33,7 @@ each() {
 		stacks=$(tr ' ' '\n' <<<"$stacks" | tac | tr '\n' ' ')
 	fi
 	for stack in $stacks; do
-		timeout 120 "$work/conn" "$what" -stack "$stack" "$@" >>"$out" &
+		timeout 90 "$work/conn" "$what" -stack "$stack" "$@" >>"$out" &
 		job=$!
 		wait "$job" || echo "failed: $what $stack $*" >&2
 	done
