@@ -234,6 +234,8 @@ func TestEmptyAndResetStreams(t *testing.T) {
 				defer mu.Unlock()
 				return running <= 1
 			}, 10*time.Second, time.Millisecond)
+			mu.Lock()
+			defer mu.Unlock()
 			require.LessOrEqual(t, most, 50, "slots are free only when handlers returned")
 		})
 	}

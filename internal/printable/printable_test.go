@@ -17,7 +17,7 @@ import (
 func TestQuoteShowsWhatIsHarmless(t *testing.T) {
 	for _, s := range []string{
 		"", "a", "fs/put", "Ünïcödé", "日本語", "שלום", "emoji 🙂", "'single'", "`back`", "a/b?c=d&e", "ไม่ที่", "Tiếng Việt",
-		"Tie\u0302\u0301ng Vie\u0323\u0302t", "हिन्दी", "…", strings.Repeat("x", 126),
+		"Tie\u0302\u0301ng Vie\u0323\u0302t", "हिन्दी", "हाँ", "…", strings.Repeat("x", 126),
 	} {
 		require.Equal(t, `"`+s+`"`, Quote(s))
 	}
@@ -53,11 +53,18 @@ func TestQuoteEscapes(t *testing.T) {
 		{"variation selector, supplement", "a\U000e0100b", `"a\U000e0100b"`},
 		{"tag characters", "a\U000e0041b", `"a\U000e0041b"`},
 		{"blank Braille", "a\u2800b", `"a\u2800b"`},
+		{"object replacement", "a\ufffcb", `"a\ufffcb"`},
+		{"blank hieroglyphs", "a\U00013441\U00013442b", `"a\U00013441\U00013442b"`},
+		{"null note head", "a\U0001d159b", `"a\U0001d159b"`},
+		{"Khitan filler", "a\U00016fe4b", `"a\U00016fe4b"`},
 		{"private use", "a\ue000b", `"a\ue000b"`},
 		{"not a character", "a\uffffb", `"a\uffffb"`},
 		{"mark on the quote", "\u0301a", `"\u0301a"`},
 		{"mark on a space", "a \u0301", `"a \u0301"`},
 		{"mark on an escape", "\n\u0301", `"\n\u0301"`},
+		{"spacing mark on the quote", "\u093fa", `"\u093fa"`},
+		{"spacing mark on a digit", "1\u0903", `"1\u0903"`},
+		{"spacing mark on an escape", "क\u0301\u0302\u0303\u093e", `"क` + "\u0301\u0302" + `\u0303\u093e"`},
 		{"too many marks", "a\u0301\u0302\u0303\u0304", `"a` + "\u0301\u0302" + `\u0303\u0304"`},
 		{"enclosing mark", "a\u20dd", `"a\u20dd"`},
 	}
@@ -146,7 +153,7 @@ func TestQuoteCost(t *testing.T) {
 func FuzzQuote(f *testing.F) {
 	for _, s := range []string{
 		"", "plain", `"\`, "a\nb\r\x00", "\x1b[2J", "\u202e\u2066\u200f\u061c", "\u2028\u2029", "\xff\xc3", "\xed\xa0\x80", "e\u0301\u0302\u0303",
-		"\u3164\u115f", strings.Repeat("é", 70), strings.Repeat("x", 125) + "🙂", "日本語", "\U000e0041\U0010ffff",
+		"\u3164\u115f", "\u093f\u0903", strings.Repeat("é", 70), strings.Repeat("x", 125) + "🙂", "日本語", "\U000e0041\U0010ffff",
 	} {
 		f.Add(s)
 	}
@@ -158,6 +165,8 @@ func FuzzQuote(f *testing.F) {
 			require.True(t, unicode.IsPrint(r), "%q in %q", r, q)
 			require.False(t, unicode.In(r, unicode.Bidi_Control, unicode.Other_Default_Ignorable_Code_Point), "%q in %q", r, q)
 		}
+		first, _ := utf8.DecodeRuneInString(q[1:])
+		require.False(t, unicode.IsMark(first), "it combines with the quote: %q", q)
 		inner, cut := strings.CutSuffix(q, mark)
 		back, err := strconv.Unquote(inner)
 		require.NoError(t, err)

@@ -152,10 +152,12 @@ func TestGoManyPanicsAreAllCounted(t *testing.T) {
 func TestPanicErrorTextShowsNeitherValueNorStack(t *testing.T) {
 	err := &PanicError{Value: "hunter2", Stack: []byte("goroutine 7 [running]: hunter2")}
 	wrapped := fmt.Errorf("serve: %w", err)
+	nested := struct{ Err any }{err}
 	var log strings.Builder
-	logger := slog.New(slog.NewTextHandler(&log, nil))
-	logger.Info("x", slog.Any("err", err), slog.Any("wrapped", wrapped))
-	texts := []string{err.Error(), wrapped.Error(), log.String()}
+	for _, h := range []slog.Handler{slog.NewTextHandler(&log, nil), slog.NewJSONHandler(&log, nil)} {
+		slog.New(h).Info("x", "err", err, "wrapped", wrapped, "nested", nested, "value", *err)
+	}
+	texts := []string{err.Error(), wrapped.Error(), log.String(), fmt.Sprint(*err), fmt.Sprintf("%+v", nested)}
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%40s"} {
 		texts = append(texts, fmt.Sprintf(verb, err), fmt.Sprintf(verb, wrapped))
 	}
@@ -166,6 +168,7 @@ func TestPanicErrorTextShowsNeitherValueNorStack(t *testing.T) {
 		require.NotContains(t, text, "hunter2")
 		require.NotContains(t, text, "goroutine 7")
 		require.NotContains(t, strings.ToLower(text), fmt.Sprintf("%x", "hunter2"))
+		require.NotContains(t, text, "Z29yb3V0aW5l", "the stack in base64")
 	}
 	require.Equal(t, err.Error(), fmt.Sprint(err))
 	require.Equal(t, fmt.Sprintf("%q", err.Error()), fmt.Sprintf("%q", err))
