@@ -14,6 +14,9 @@ const (
 	maxBytes = 128 // of a result, with its quotes and the mark
 	mark     = "…" // follows the closing quote of a text that was cut
 	maxMarks = 2   // combining marks on one letter, as Thai and Vietnamese need
+
+	// noLetter is a count of marks: there is nothing that a mark may stand on.
+	noLetter = maxMarks + 1
 )
 
 // Quote returns s in double quotes, in at most 128 bytes. It escapes as Go
@@ -30,7 +33,7 @@ func Quote(s string) string {
 	var buf, esc [maxBytes]byte
 	b := append(buf[:0], '"')
 	safe := 1 // how much of b may stay if the rest does not fit
-	marks := maxMarks
+	marks := noLetter
 	for i := 0; i < len(s); {
 		r, size := utf8.DecodeRuneInString(s[i:])
 		show := false
@@ -77,19 +80,39 @@ func escape(b []byte, r rune) []byte {
 }
 
 // visible reports whether r shows itself and changes nothing around it. marks is
-// how many combining marks already stand on the character before r, and on r.
+// how many combining marks already stand on the letter before r, and then on r.
 func visible(r rune, marks int) (show bool, after int) {
 	switch {
-	case r == utf8.RuneError, r == '\u2800', !unicode.IsPrint(r):
-		return false, maxMarks // U+2800 is a blank that is no space
+	case r == utf8.RuneError, !unicode.IsPrint(r), blank(r):
+		return false, noLetter
 	case unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector, unicode.Me):
-		return false, maxMarks
+		return false, noLetter
 	case unicode.Is(unicode.Mn, r):
 		return marks < maxMarks, marks + 1
-	case unicode.IsLetter(r), unicode.Is(unicode.Mc, r):
+	case unicode.Is(unicode.Mc, r): // has a width, and may stand before its letter
+		if marks >= noLetter {
+			return false, noLetter
+		}
+		return true, 0
+	case unicode.IsLetter(r):
 		return true, 0
 	}
-	return true, maxMarks
+	return true, noLetter
+}
+
+// blank reports whether r is one of the characters without a shape that no
+// property of Unicode tells from those that have one.
+func blank(r rune) bool {
+	switch r {
+	case '\u2800', // Braille without dots
+		'\ufffc',     // stands for an object
+		'\U00013441', // a blank hieroglyph
+		'\U00013442', // and half of one
+		'\U00016fe4', // Khitan filler
+		'\U0001d159': // null note head
+		return true
+	}
+	return false
 }
 
 // Text is a peer's text that every logger and formatter shows as [Quote] does.
