@@ -17,21 +17,29 @@ import (
 	"sync/atomic"
 )
 
-// A PanicError is a panic that was recovered. No formatter shows its fields,
-// which may hold a secret or a peer's bytes: only the log reads them.
+// A PanicError is a panic that was recovered. No formatter and no encoder of
+// text shows its fields, which may hold a secret or a peer's bytes: only the log
+// reads them.
 type PanicError struct {
 	Value any    // what was passed to panic
 	Stack []byte // of the goroutine that panicked, as [debug.Stack] has it
 }
 
 // Error is the same text for every panic: it never holds Value or Stack.
-func (*PanicError) Error() string { return "internal error: a panic was recovered" }
+func (*PanicError) Error() string { return panicText }
+
+// MarshalText is Error: encoding/json and the handlers of slog write it for a
+// PanicError that is a part of a value.
+func (PanicError) MarshalText() ([]byte, error) { return []byte(panicText), nil }
 
 // Format prints Error for every verb, %#v and %d included, so that the fields
 // do not show. An error that wraps this one prints its text the same way.
-func (e *PanicError) Format(f fmt.State, verb rune) {
-	_, _ = fmt.Fprintf(f, fmt.FormatString(f, verb), e.Error()) // a State has nowhere to report it
+func (PanicError) Format(f fmt.State, verb rune) {
+	_, _ = fmt.Fprintf(f, fmt.FormatString(f, verb), panicText) // a State has nowhere to report it
 }
+
+// panicText is what everybody but the log sees of a panic.
+const panicText = "internal error: a panic was recovered"
 
 // errGoexit is a goroutine that ended by runtime.Goexit, as a failing test does.
 var errGoexit = errors.New("internal error: a goroutine exited early")
