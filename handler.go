@@ -48,10 +48,17 @@ type Middleware func(next ProtocolHandler) ProtocolHandler
 type StreamFunc func(context.Context, *Stream) error
 
 // ServeConn serves conn until it ends or, once it is Draining, until the
-// running streams have ended.
+// running streams have ended. It closes conn when ctx ends first.
 func (f StreamFunc) ServeConn(ctx context.Context, conn *Conn) error {
 	var wg sync.WaitGroup
-	defer wg.Wait()
+	defer func() { // what reads or writes does not see ctx
+		if ctx.Err() != nil {
+			conn.cut()
+		} else {
+			defer context.AfterFunc(ctx, conn.cut)()
+		}
+		wg.Wait()
+	}()
 	accept, stop := context.WithCancel(ctx)
 	defer stop()
 	conn.whenDrained(stop)
@@ -74,6 +81,13 @@ func (f StreamFunc) ServeConn(ctx context.Context, conn *Conn) error {
 			defer func() { <-slots }()
 			f.serve(ctx, s)
 		})
+	}
+}
+
+// cut closes the connection for want of a context, if it did not end by itself.
+func (c *Conn) cut() {
+	if c.s.Err() == nil {
+		_ = c.CloseWithError(CodeShutdown, "") // the peer may be gone
 	}
 }
 
