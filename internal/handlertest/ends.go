@@ -36,7 +36,7 @@ func hasEnded(c *alknet.Conn) bool {
 
 // connections calls end with an idle connection and with one on which a stream
 // has begun, and waits for the handler of each.
-func (n *node) connections(end func(*alknet.Conn, *visit) error, wrong string) error {
+func (n *node) connections(end func(*alknet.Conn, *visit) error, wrong error) error {
 	for _, begun := range []bool{false, true} {
 		c, v, err := n.connect()
 		if err != nil {
@@ -64,10 +64,9 @@ func (n *node) connections(end func(*alknet.Conn, *visit) error, wrong string) e
 
 // endsWithConn: the peer closes the connection, with a good code and with a bad one.
 func endsWithConn(n *node) error {
-	const wrong = "the handler does not return once the peer has closed the connection"
 	for _, code := range []alknet.ErrorCode{alknet.CodeOK, alknet.CodeInternal, 77} {
 		end := func(c *alknet.Conn, _ *visit) error { return c.CloseWithError(code, "") }
-		if err := n.connections(end, wrong); err != nil {
+		if err := n.connections(end, errConnEnded); err != nil {
 			return fmt.Errorf("%w, with code %v", err, code)
 		}
 	}
@@ -77,7 +76,7 @@ func endsWithConn(n *node) error {
 // endsWithContext: the context of the handler ends while its connection lives.
 func endsWithContext(n *node) error {
 	end := func(_ *alknet.Conn, v *visit) error { v.cancel(); return nil }
-	if err := n.connections(end, "the handler does not return once its context has ended"); err != nil {
+	if err := n.connections(end, errCtxEnded); err != nil {
 		return err
 	}
 	return n.healthy()
@@ -99,12 +98,9 @@ func endsWhenDraining(n *node) error {
 		return err
 	}
 	if err := n.end(c); errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) {
-		return errors.New("the peer does not see the end of a connection that was drained")
+		return errPeerUnaware
 	}
-	if got := n.panics(); got != 0 {
-		return fmt.Errorf("%d panics", got)
-	}
-	return nil
+	return n.calm()
 }
 
 // rest makes c idle: a stream has come and gone. On Raw, where there is but one,
@@ -141,7 +137,7 @@ func (n *node) shutdown() error {
 	defer cancel()
 	err := n.router.Shutdown(ctx)
 	if errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("the handler does not return once its idle connection is draining: %w", err)
+		return fmt.Errorf("%w: %w", errDraining, err)
 	}
 	return err
 }

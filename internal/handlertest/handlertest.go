@@ -24,7 +24,23 @@ import (
 // for nothing but its peer here, which is in the same process.
 const (
 	longest = 15 * time.Second
-	patient = time.Second // for an answer that a handler need not give
+	patient = 500 * time.Millisecond // for what a handler need not answer, on one connection
+)
+
+// What is wrong with a service.
+var (
+	errNotCalled   = errors.New("the handler is not called for a new connection")
+	errConnEnded   = errors.New("the handler does not return once the peer has closed the connection")
+	errCtxEnded    = errors.New("the handler does not return once its context has ended")
+	errDraining    = errors.New("the handler does not return once its idle connection is draining")
+	errStreamsStay = errors.New("the handler does not end streams that its peer has closed")
+	errPanicked    = errors.New("it panics")
+	errLeaks       = errors.New("goroutines are left when all connections have ended")
+	errServed      = errors.New("it serves a peer that is to be refused")
+	errNotRefused  = errors.New("the connection does not end as it should")
+	errPeerUnaware = errors.New("the peer does not see the end of a connection that was drained")
+	errRouterStays = errors.New("the Router does not end: a handler still runs")
+	errSpreads     = errors.New("a panic on one connection ends another")
 )
 
 // A suite is a service over one transport.
@@ -32,7 +48,7 @@ type suite struct {
 	svc    alknet.Service
 	over   alknet.Transport // 0: Pipe
 	shared bool             // the handler is a Shutdowner and serves more than this suite
-	wait   time.Duration    // bounds each wait
+	wait   time.Duration    // bounds each wait for the handler
 	flood  int              // empty streams of one connection
 }
 
@@ -143,20 +159,20 @@ func (s *suite) leaks(before goleak.Option) error {
 			return nil
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("goroutines are left when all connections have ended: %w", err)
+			return fmt.Errorf("%w: %w", errLeaks, err)
 		}
 	}
 }
 
-// wants waits for done, or says what is wrong.
-func (s *suite) wants(done <-chan struct{}, wrong string) error {
+// wants waits for done, or returns what is wrong.
+func (s *suite) wants(done <-chan struct{}, wrong error) error {
 	t := time.NewTimer(s.wait)
 	defer t.Stop()
 	select {
 	case <-done:
 		return nil
 	case <-t.C:
-		return errors.New(wrong)
+		return wrong
 	}
 }
 

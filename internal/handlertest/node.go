@@ -52,7 +52,7 @@ func (s *suite) start() (*node, error) {
 	if s.over == 0 {
 		return n, nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), s.wait)
+	ctx, cancel := context.WithTimeout(context.Background(), longest)
 	defer cancel()
 	var err error
 	if n.endpoint, err = alknet.Listen(ctx, "127.0.0.1:0", nil); err != nil {
@@ -108,7 +108,7 @@ func (n *node) dial(from *alknet.Endpoint) (*alknet.Conn, error) {
 		n.goes(func() { _ = n.router.ServeConn(context.Background(), accepted) }) // the check sees how it ended
 		return c, nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), n.wait)
+	ctx, cancel := context.WithTimeout(context.Background(), longest)
 	defer cancel()
 	to := n.endpoint.Addr()
 	to.Over = n.over
@@ -137,7 +137,7 @@ func (n *node) visited() (*visit, error) {
 	case v := <-n.visits:
 		return v, nil
 	case <-t.C:
-		return nil, errors.New("the handler is not called for a new connection")
+		return nil, errNotCalled
 	}
 }
 
@@ -145,10 +145,18 @@ func (n *node) visited() (*visit, error) {
 // goroutines that the module started.
 func (n *node) panics() int64 { return n.router.Stats().Panics + safe.Panics() - n.before }
 
+// calm says whether there was no panic.
+func (n *node) calm() error {
+	if got := n.panics(); got != 0 {
+		return fmt.Errorf("%w: %d times", errPanicked, got)
+	}
+	return nil
+}
+
 // healthy says whether the service still serves, after a peer that misbehaved.
 func (n *node) healthy() error {
-	if got := n.panics(); got != 0 {
-		return fmt.Errorf("%d panics", got)
+	if err := n.calm(); err != nil {
+		return err
 	}
 	c, v, err := n.connect()
 	if err != nil {
@@ -162,7 +170,7 @@ func (n *node) leave(c *alknet.Conn, v *visit) error {
 	if err := c.Close(); err != nil {
 		return err
 	}
-	return n.wants(v.ended, "the handler does not return once the peer has closed the connection")
+	return n.wants(v.ended, errConnEnded)
 }
 
 // stop cuts every connection and frees what the node holds.
@@ -180,7 +188,7 @@ func (n *node) stop() error {
 		}
 		n.wg.Wait()
 	})
-	if late := n.wants(done, "the Router does not end: a handler still runs"); late != nil {
+	if late := n.wants(done, errRouterStays); late != nil {
 		return late
 	}
 	wg.Wait()

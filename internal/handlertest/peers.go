@@ -18,27 +18,27 @@ import (
 func survivesHalfClosed(n *node) error {
 	ways := []struct {
 		name string
-		use  func(*alknet.Stream)
+		use  func(*alknet.Stream, time.Time)
 	}{
-		{"half closed after a byte", func(s *alknet.Stream) {
+		{"half closed after a byte", func(s *alknet.Stream, until time.Time) {
 			_, _ = s.Write([]byte("x"))
 			_ = s.CloseWrite()
-			n.hear(s)
+			hear(s, until)
 		}},
-		{"half closed when empty", func(s *alknet.Stream) { _ = s.CloseWrite() }},
-		{"half closed twice, then reset", func(s *alknet.Stream) {
+		{"half closed when empty", func(s *alknet.Stream, _ time.Time) { _ = s.CloseWrite() }},
+		{"half closed twice, then reset", func(s *alknet.Stream, _ time.Time) {
 			_ = errors.Join(s.CloseWrite(), s.CloseWrite())
 			s.Reset(77)
 		}},
-		{"closed and not read", func(s *alknet.Stream) {
+		{"closed and not read", func(s *alknet.Stream, _ time.Time) {
 			_, _ = s.Write(bytes.Repeat([]byte("x"), 64<<10))
 			_ = s.Close()
 		}},
-		{"reset after a byte", func(s *alknet.Stream) {
+		{"reset after a byte", func(s *alknet.Stream, _ time.Time) {
 			_, _ = s.Write([]byte("x"))
 			s.Reset(77)
 		}},
-		{"left open", func(s *alknet.Stream) { _, _ = s.Write([]byte("x")) }},
+		{"left open", func(s *alknet.Stream, _ time.Time) { _, _ = s.Write([]byte("x")) }},
 	}
 	for _, way := range ways { // what the streams say of it depends on the handler
 		if err := n.streams(way.use); err != nil {
@@ -58,12 +58,12 @@ func survivesGarbage(n *node) error {
 		"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
 	}
 	for _, g := range garbage {
-		use := func(s *alknet.Stream) {
+		use := func(s *alknet.Stream, until time.Time) {
 			n.goes(func() {
 				_, _ = io.WriteString(s, g) // the handler may end it
 				_ = s.CloseWrite()
 			})
-			n.hear(s)
+			hear(s, until)
 		}
 		if err := n.streams(use); err != nil {
 			return fmt.Errorf("%d bytes of garbage, %.20q…: %w", len(g), g, err)
@@ -72,14 +72,14 @@ func survivesGarbage(n *node) error {
 	return n.healthy()
 }
 
-// hear reads until the stream ends, for as long as a peer is patient.
-func (n *node) hear(s *alknet.Stream) {
-	_ = s.SetDeadline(time.Now().Add(min(patient, n.wait)))
+// hear reads until the stream ends, or as long as the peer is patient.
+func hear(s *alknet.Stream, until time.Time) {
+	_ = s.SetDeadline(until)
 	_, _ = io.Copy(io.Discard, s)
 }
 
 // streams uses three streams of a connection, or the one, and leaves.
-func (n *node) streams(use func(*alknet.Stream)) error {
+func (n *node) streams(use func(s *alknet.Stream, until time.Time)) error {
 	c, v, err := n.connect()
 	if err != nil {
 		return err
@@ -88,6 +88,7 @@ func (n *node) streams(use func(*alknet.Stream)) error {
 	if n.oneStream() {
 		count = 1
 	}
+	until := time.Now().Add(min(patient, n.wait))
 	for range count {
 		st, err := n.open(c)
 		if err != nil {
@@ -96,7 +97,7 @@ func (n *node) streams(use func(*alknet.Stream)) error {
 		if st == nil {
 			break
 		}
-		use(st)
+		use(st, until)
 	}
 	return n.leave(c, v)
 }
@@ -113,7 +114,7 @@ func survivesEmptyStreams(n *node) error {
 	for i := range n.flood {
 		st, err := n.open(c)
 		if err != nil {
-			return fmt.Errorf("stream %d of %d empty ones is not opened: the handler must end streams that its peer has closed: %w", i+1, n.flood, err)
+			return fmt.Errorf("%w: stream %d of %d is not opened: %w", errStreamsStay, i+1, n.flood, err)
 		}
 		if st == nil {
 			break
@@ -184,7 +185,7 @@ func (n *node) judged(from *alknet.Endpoint, id alknet.Identity) error {
 		err = n.end(c)
 	}
 	if len(n.visits) > 0 {
-		return errors.New("the handler is called for a peer that is to be refused")
+		return errServed
 	}
 	return n.refusal(err, want)
 }
@@ -221,11 +222,11 @@ func (n *node) endOfStream(ctx context.Context, c *alknet.Conn) error {
 // refusal says whether err is a refusal with code. On Raw no code arrives.
 func (n *node) refusal(err error, code alknet.ErrorCode) error {
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) {
-		return errors.New("the connection is not refused")
+		return errNotRefused
 	}
 	e, ok := errors.AsType[*alknet.Error](err)
 	if n.over != alknet.Raw && (!ok || !e.Remote || e.Code != code) {
-		return fmt.Errorf("the connection ends with %w, not with %v", err, code)
+		return fmt.Errorf("%w: want %v, got %w", errNotRefused, code, err)
 	}
 	return nil
 }
@@ -245,11 +246,11 @@ func recoversPanic(n *node) error {
 		return fmt.Errorf("after a panic: %w", err)
 	}
 	if got := n.panics(); got != 1 {
-		return fmt.Errorf("%d panics are counted, not 1", got)
+		return fmt.Errorf("%w: %d times, not once", errPanicked, got)
 	}
 	select {
 	case <-v.ended:
-		return errors.New("a panic on one connection ends another")
+		return errSpreads
 	default:
 	}
 	if err := n.leave(c, v); err != nil {
