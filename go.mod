@@ -21,6 +21,8 @@ require (
 require (
 	filippo.io/edwards25519 v1.2.0 // indirect
 	filippo.io/hpke v0.4.0 // indirect
+	github.com/creack/pty v1.1.24 // indirect
 	github.com/libp2p/go-buffer-pool v0.0.2 // indirect
+	github.com/things-go/go-socks5 v0.1.0 // indirect
 	go.yaml.in/yaml/v3 v3.0.5 // indirect
 )
