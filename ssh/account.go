@@ -19,10 +19,10 @@ type Account struct {
 	Name  string // USER and LOGNAME
 	Home  string // where it starts
 	Shell string // that runs command lines: SHELL -c LINE
-	// UID, GID and Groups are those of the process. If UID is that of the node,
-	// all three are the node's; another one needs root.
+	// UID and GID are those of the process. If UID is that of the node, the
+	// process has all of the node's; another one needs root.
 	UID, GID uint32
-	Groups   []uint32
+	Groups   []uint32 // the supplementary ones
 }
 
 // resourceUser is the resource type whose entries are the account names of an

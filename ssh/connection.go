@@ -45,9 +45,9 @@ type connection struct {
 // node shuts down.
 func (h *Handler) serveSSH(ctx, drained context.Context, stream net.Conn, l *login) (err error) {
 	nc := &loginConn{Conn: stream}
+	defer context.AfterFunc(ctx, nc.kill)() // of the parent: an end of the peer's own is not cut short
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	defer context.AfterFunc(ctx, nc.kill)()
 	before := context.AfterFunc(drained, nc.kill) // who has not logged in has begun nothing
 	defer func() {
 		if v := recover(); v != nil { // in the library's handshake, or a function of Users

@@ -87,7 +87,7 @@ func newNode(t testing.TB, set func(*ssh.Handler)) *node {
 	served := make(chan error, 1)
 	go func() { served <- n.router.Serve(n.ep) }()
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		_ = n.router.Shutdown(ctx) // what a test left open is cut
 		require.NoError(t, n.ep.Close())
@@ -206,14 +206,14 @@ func (n *node) stock(over alknet.Transport, scopes ...string) *stock {
 	write("alknet", program, 0o700)
 	write("key", []byte(hex.EncodeToString(s.key.Seed())), 0o600)
 	write("peers", fmt.Appendf(nil, "%v %s %v\n", n.ep.ID(), n.ep.Addr().HostPort, over), 0o600)
-	write("config", config.Bytes(), 0o600)
+	write("config", append(config.Bytes(), "Host *\n\tLogLevel ERROR\n"...), 0o600)
 	return s
 }
 
 // ssh is a command of stock ssh with the printed configuration only.
 func (s *stock) ssh(t testing.TB, args ...string) *exec.Cmd {
 	t.Helper()
-	cmd := testenv.Command(t, "ssh", append([]string{"-F", s.config, "-o", "LogLevel=ERROR", "-o", "BatchMode=yes"}, args...)...)
+	cmd := testenv.Command(t, "ssh", append([]string{"-F", s.config, "-o", "BatchMode=yes"}, args...)...)
 	cmd.Env = append(os.Environ(), "SSH_AUTH_SOCK=", "HOME="+s.dir)
 	return cmd
 }

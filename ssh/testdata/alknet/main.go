@@ -12,8 +12,10 @@ import (
 	"io"
 	"log"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/alkdev/alknet"
 	"github.com/alkdev/alknet/ssh"
@@ -23,6 +25,7 @@ func main() {
 	if len(os.Args) < 4 {
 		log.Fatal("usage: alknet pipe PEERID ALPN | alknet ssh known-hosts NAME")
 	}
+	signal.Ignore(syscall.SIGHUP) // ssh sends it when it is done: the end of input closes the connection
 	peer, err := alknet.ParsePeerID(strings.TrimSuffix(os.Args[len(os.Args)-1], ".alk"))
 	if os.Args[1] == "pipe" {
 		peer, err = alknet.ParsePeerID(strings.TrimSuffix(os.Args[2], ".alk"))
