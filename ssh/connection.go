@@ -55,6 +55,7 @@ func (h *Handler) serveSSH(ctx, drained context.Context, stream net.Conn, l *log
 			panic(v)
 		}
 	}()
+	epoch := h.epoch.Load()
 	sc, g, chans, reqs, err := l.handshake(ctx, nc)
 	if err != nil {
 		before()
@@ -64,7 +65,7 @@ func (h *Handler) serveSSH(ctx, drained context.Context, stream net.Conn, l *log
 		h: h, login: l, grant: g, nc: nc, sc: sc, limits: h.Limits.withDefaults(), ctx: ctx, stop: stop,
 		listeners: make(map[string]*listener),
 	}
-	if !before() || !h.add(c) {
+	if !before() || !h.add(c) || h.epoch.Load() != epoch && !c.holds(ctx) {
 		nc.kill()
 	}
 	defer h.remove(c)
