@@ -11,6 +11,7 @@ import (
 	_ "embed" // tools.txt
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -43,8 +44,8 @@ func Tool(t testing.TB, name string) string {
 		t.Fatalf("testenv: %s is not in internal/testenv/tools.txt", name)
 	}
 	path, err := exec.LookPath(program)
-	if err == nil && isModule {
-		err = exec.CommandContext(t.Context(), path, "-c", "import "+module).Run()
+	if isModule {
+		path, err = withModule(t, program, module)
 	}
 	if err == nil {
 		return path
@@ -54,6 +55,22 @@ func Tool(t testing.TB, name string) string {
 	}
 	t.Skipf("%s is absent: install the package %s to run this test", name, pkg)
 	return ""
+}
+
+// withModule finds the first interpreter on the PATH that has a module: others
+// than the system's, for which packages are, may come before it.
+func withModule(t testing.TB, program, module string) (string, error) {
+	found := exec.ErrNotFound
+	for _, dir := range filepath.SplitList(os.Getenv("PATH")) {
+		path, err := exec.LookPath(filepath.Join(dir, program))
+		if err != nil {
+			continue
+		}
+		if found = exec.CommandContext(t.Context(), path, "-c", "import "+module).Run(); found == nil {
+			return path, nil
+		}
+	}
+	return "", found
 }
 
 // packageOf returns the package of a tool in a list like tools.txt.
