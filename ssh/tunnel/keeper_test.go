@@ -24,7 +24,7 @@ import (
 
 // A server is a node that can be killed and comes back at the same address.
 type server struct {
-	t      *testing.T
+	t      testing.TB
 	key    ed25519.PrivateKey
 	addr   string
 	gate   *forward.Gate
@@ -33,7 +33,7 @@ type server struct {
 	done   chan struct{}
 }
 
-func newServer(t *testing.T, policy string) *server {
+func newServer(t testing.TB, policy string) *server {
 	t.Helper()
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	require.NoError(t, err)
