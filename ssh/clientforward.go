@@ -228,7 +228,7 @@ func (c *Client) openedAgent(ch xssh.NewChannel) {
 		}
 		safe.Go(&c.wg, c.fail, func() { xssh.DiscardRequests(reqs) })
 		conn := &chanConn{counted: &counted{Channel: accepted}, local: nc.LocalAddr(), remote: nc.RemoteAddr()}
-		_, _, _ = forward.Splice(context.Background(), conn, nc) // it ends with the connection
+		_, _, _ = forward.Splice(c.ctx, conn, nc) // both ends see how it ended
 	})
 }
 

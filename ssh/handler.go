@@ -80,7 +80,9 @@ type Handler struct {
 	host     *hostKeys
 	hostErr  error
 	sources  sources
-	epoch    atomic.Uint64   // counts calls of Reauthenticate
+	epoch    atomic.Uint64 // counts calls of Reauthenticate
+	bursts   bursts
+	rootOnce sync.Once
 	drainCtx context.Context // ends with Shutdown
 	drain    context.CancelFunc
 	serveCtx context.Context // of connections of listeners; ends when Shutdown gives up

@@ -170,7 +170,7 @@ func (l *login) failed(err error, begun time.Time) {
 	} else {
 		l.place.punish(penaltyUnfinished)
 	}
-	l.h.log().LogAttrs(context.Background(), slog.LevelInfo, "ssh login",
+	l.h.logBurst(context.Background(), "login "+result, "ssh login",
 		slog.String("addr", l.remote.String()), slog.String("result", result), slog.Any("err", printable.Text(err.Error())), since(begun))
 }
 

@@ -33,6 +33,11 @@ func (s *session) process(line, original string) tty.Exit {
 			slog.Any("user", printable.Text(s.c.sc.User())))
 		return s.refuse(errAccount)
 	}
+	if a.UID == 0 {
+		s.c.h.rootOnce.Do(func() {
+			s.c.h.log().Warn("ssh: an account is root: whoever has the scope " + ScopeShell + " has the machine")
+		})
+	}
 	cmd := shell(a, line)
 	cmd.Env = s.environ(a, original)
 	if cmd.Dir = a.Home; !isDir(cmd.Dir) {

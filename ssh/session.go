@@ -195,7 +195,7 @@ func (s *session) start(line, subsystem string) bool {
 			kind = "shell"
 		}
 		s.c.refused(kind, err)
-		_, _ = io.WriteString(s.ch.Stderr(), err.Error()+"\r\n") // small, and the window is new
+		s.explain(err)
 		return false
 	}
 	s.started = true
@@ -204,6 +204,26 @@ func (s *session) start(line, subsystem string) bool {
 		s.exited(exit)
 	})
 	return true
+}
+
+// refusalWait is how long a client may take to make room for the reason of a
+// refusal, before it gets the refusal alone.
+const refusalWait = time.Second
+
+// explain writes a reason to the client's standard error, before the answer to
+// its request.
+func (s *session) explain(why error) {
+	written := make(chan struct{})
+	s.goes(func() {
+		defer close(written)
+		_, _ = io.WriteString(s.ch.Stderr(), why.Error()+"\r\n") // the client may be gone
+	})
+	t := time.NewTimer(refusalWait)
+	defer t.Stop()
+	select {
+	case <-written:
+	case <-t.C:
+	}
 }
 
 // exited tells how the program ended and closes the channel.
