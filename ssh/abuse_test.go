@@ -377,6 +377,31 @@ func heap() uint64 {
 	return m.HeapInuse
 }
 
+// A client that exchanges keys after every few packets gets its data, and costs
+// no memory.
+func TestRekeyingAllTheTime(t *testing.T) {
+	c, s := alknet.Pipe(ssh.ALPN, alknet.Identity{ID: "bob", Scopes: []string{ssh.ScopeShell}}, alknet.Identity{})
+	done := make(chan struct{})
+	go func() { defer close(done); _ = (&ssh.Handler{Accounts: testAccount}).ServeConn(context.Background(), s) }()
+	defer func() { _ = c.Close(); <-done }()
+	st, err := c.OpenStream(t.Context())
+	require.NoError(t, err)
+	conn, chans, reqs, err := xssh.NewClientConn(st, "x", &xssh.ClientConfig{
+		HostKeyCallback: xssh.InsecureIgnoreHostKey(), User: "x", Config: xssh.Config{RekeyThreshold: 1}, // the library makes it 256
+	})
+	require.NoError(t, err)
+	client := xssh.NewClient(conn, chans, reqs)
+	defer client.Close()
+	before := heap()
+	session, err := client.NewSession()
+	require.NoError(t, err)
+	session.Stdin = bytes.NewReader(make([]byte, 1<<20))
+	out, err := session.Output("cat")
+	require.NoError(t, err)
+	require.Len(t, out, 1<<20)
+	require.Less(t, heap(), before+32<<20)
+}
+
 // hostileLines would run something if a shell read them.
 var hostileLines = []string{
 	"git-upload-pack 'x'; id", "git-upload-pack 'x' && id", "git-upload-pack 'x' || id", "git-upload-pack 'x' | id", "git-upload-pack 'x' & id",

@@ -99,7 +99,7 @@ func (u *Users) judge(ctx context.Context, h *Handler, p proof) (*grant, error) 
 // strong refuses keys that cost too much or prove too little.
 func strong(key xssh.PublicKey) error {
 	switch key.Type() {
-	case xssh.InsecureKeyAlgoDSA:
+	case keyDSA:
 		return errWeakKey
 	case xssh.KeyAlgoRSA:
 		ck, ok := key.(xssh.CryptoPublicKey)
