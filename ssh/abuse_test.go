@@ -382,7 +382,10 @@ func heap() uint64 {
 func TestRekeyingAllTheTime(t *testing.T) {
 	c, s := alknet.Pipe(ssh.ALPN, alknet.Identity{ID: "bob", Scopes: []string{ssh.ScopeShell}}, alknet.Identity{})
 	done := make(chan struct{})
-	go func() { defer close(done); _ = (&ssh.Handler{Accounts: testAccount}).ServeConn(context.Background(), s) }()
+	go func() {
+		defer close(done)
+		_ = (&ssh.Handler{Accounts: testAccount}).ServeConn(context.Background(), s)
+	}()
 	defer func() { _ = c.Close(); <-done }()
 	st, err := c.OpenStream(t.Context())
 	require.NoError(t, err)
