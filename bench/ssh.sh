@@ -51,6 +51,8 @@ client=(ssh -q -F none -i "$work/id" -o StrictHostKeyChecking=no -o UserKnownHos
 gcm=(-c aes128-gcm@openssh.com)
 "${client[@]}" "${gcm[@]}" -N -L 127.0.0.1:22041:127.0.0.1:22030 -D 127.0.0.1:22051 -p 22010 root@127.0.0.1 &
 jobs+=($!)
+"${client[@]}" -N -L 127.0.0.1:22045:127.0.0.1:22030 -D 127.0.0.1:22055 -p 22010 root@127.0.0.1 & # chacha20, its default
+jobs+=($!)
 "$b" front -node "$node" -over QUIC -listen 127.0.0.1:22042 -socks 127.0.0.1:22052 -to 127.0.0.1:22030 &
 jobs+=($!)
 "$b" front -node "$node" -over Mux -listen 127.0.0.1:22043 -socks 127.0.0.1:22053 -to 127.0.0.1:22030 &
@@ -75,10 +77,10 @@ for round in $(seq "$rounds"); do
 			timed "$round" "cat/${cipher%%-*}/${who% *}" "$mib" "${client[@]}" -c "$cipher" -p "${who#* }" root@127.0.0.1 cat "$work/big"
 		done
 	done
-	for who in "ssh-L-gcm 22041" "ssh-L-gcm-to-alknet 22044" "tunnel-quic 22042" "tunnel-mux 22043"; do
+	for who in "ssh-L-gcm 22041" "ssh-L-default 22045" "ssh-L-gcm-to-alknet 22044" "tunnel-quic 22042" "tunnel-mux 22043"; do
 		timed "$round" "forward/${who% *}" "$mib" "$b" pull -to "127.0.0.1:${who#* }" -n $((mib << 20))
 	done
-	for who in "ssh-D-gcm 22051" "ssh-D-gcm-to-alknet 22054" "tunnel-quic 22052" "tunnel-mux 22053"; do
+	for who in "ssh-D-gcm 22051" "ssh-D-default 22055" "ssh-D-gcm-to-alknet 22054" "tunnel-quic 22052" "tunnel-mux 22053"; do
 		timed "$round" "socks/${who% *}" "$mib" "$b" pull -to 127.0.0.1:22030 -socks "127.0.0.1:${who#* }" -n $((mib << 20))
 	done
 	for who in "sshd 22010 60" "alknet 22020 600"; do

@@ -1,6 +1,7 @@
 package ssh_test
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/ed25519"
@@ -370,6 +371,31 @@ func TestForcedCommand(t *testing.T) {
 	c, err = x.dial("bob", xssh.PublicKeys(certify(t, key, ca, func(c *xssh.Certificate) { c.CriticalOptions["force-command"] = "echo by certificate" })))
 	require.NoError(t, err)
 	require.Equal(t, "by certificate\n", output(t, c, "id"))
+}
+
+// A forced command that is empty does nothing, and is no shell.
+func TestEmptyForcedCommandIsNoShell(t *testing.T) {
+	x := newHost(t, nil)
+	y := newHost(t, func(h *ssh.Handler) {
+		h.Session = func(context.Context, *ssh.Session) int { panic("a session") }
+	})
+	key, ca := newKey(t), newKey(t)
+	for _, h := range []*host{x, y} {
+		h.allow(line(t, `command=""`, key, "bob"), line(t, "cert-authority", ca, "ca"))
+		for _, auth := range []xssh.Signer{signerOf(t, key), certify(t, key, ca, func(c *xssh.Certificate) { c.CriticalOptions["force-command"] = "" })} {
+			c, err := h.dial("bob", xssh.PublicKeys(auth))
+			require.NoError(t, err)
+			for _, start := range []func(*xssh.Session) error{(*xssh.Session).Shell, func(s *xssh.Session) error { return s.Start("echo shell") }} {
+				s, err := c.NewSession()
+				require.NoError(t, err)
+				var out bytes.Buffer
+				s.Stdout, s.Stdin = &out, strings.NewReader("echo shell\n")
+				require.NoError(t, start(s))
+				require.NoError(t, s.Wait())
+				require.Empty(t, out.String())
+			}
+		}
+	}
 }
 
 func TestRevocation(t *testing.T) {

@@ -153,12 +153,12 @@ func (s *session) request(req *xssh.Request) bool {
 	switch req.Type {
 	case "exec":
 		var p struct{ Line string }
-		return xssh.Unmarshal(req.Payload, &p) == nil && len(p.Line) <= maxLine && s.start(p.Line, "")
+		return xssh.Unmarshal(req.Payload, &p) == nil && len(p.Line) <= maxLine && s.start(wish{"exec", p.Line})
 	case "shell":
-		return len(req.Payload) == 0 && s.start("", "")
+		return len(req.Payload) == 0 && s.start(wish{kind: "shell"})
 	case "subsystem":
 		var p struct{ Name string }
-		return xssh.Unmarshal(req.Payload, &p) == nil && p.Name != "" && s.start("", p.Name)
+		return xssh.Unmarshal(req.Payload, &p) == nil && p.Name != "" && s.start(wish{"subsystem", p.Name})
 	case "pty-req":
 		return s.requestPTY(req.Payload)
 	case "window-change":
@@ -181,20 +181,13 @@ func (s *session) request(req *xssh.Request) bool {
 
 // start begins the one program of the session, or says why not on the client's
 // standard error, for which a refusal of the protocol has no place.
-func (s *session) start(line, subsystem string) bool {
+func (s *session) start(w wish) bool {
 	if s.started {
 		return false
 	}
-	run, err := s.choose(line, subsystem)
+	run, err := s.choose(w)
 	if err != nil {
-		kind := "exec"
-		switch {
-		case subsystem != "":
-			kind = "subsystem"
-		case line == "":
-			kind = "shell"
-		}
-		s.c.refused(kind, err)
+		s.c.refused(w.kind, err)
 		s.explain(err)
 		return false
 	}
