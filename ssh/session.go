@@ -103,7 +103,10 @@ func (c *connection) session(nch xssh.NewChannel) {
 	s.ctx, s.stop = context.WithCancel(c.ctx)
 	defer s.stop()
 	if c.limits.SessionIdle > 0 {
-		s.idle = time.AfterFunc(c.limits.SessionIdle, func() { _ = ch.Close() })
+		s.idle = time.AfterFunc(c.limits.SessionIdle, func() {
+			s.stop() // what runs ends, whatever the client answers
+			_ = ch.Close()
+		})
 		defer s.idle.Stop()
 	}
 	unused := time.AfterFunc(startTimeout, func() { _ = ch.Close() })
