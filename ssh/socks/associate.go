@@ -145,7 +145,7 @@ func (a *association) run(f *flow) {
 		defer a.mu.Unlock()
 		delete(a.flows, f.address)
 	}()
-	nc, err := a.c.s.Dial(a.ctx, a.c.user, "udp", f.address)
+	nc, err := a.c.dial(a.ctx, "udp", f.address)
 	if err != nil {
 		return // the datagrams are lost
 	}
