@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -62,15 +63,15 @@ func testKeepAliveOff(t *testing.T) {
 func TestKeepAliveLeavesALivePeer(t *testing.T) { synctest.Test(t, testKeepAliveLeavesALivePeer) }
 func testKeepAliveLeavesALivePeer(t *testing.T) {
 	conn, reqs, stop := bubble(t, &ssh.Handler{})
-	asked := 0
+	var asked atomic.Int64
 	go func() {
 		for req := range reqs {
-			asked++
+			asked.Add(1)
 			_ = req.Reply(false, nil)
 		}
 	}()
 	time.Sleep(10*time.Minute + time.Second)
-	require.Equal(t, 40, asked)
+	require.EqualValues(t, 40, asked.Load())
 	_, _, err := conn.SendRequest("keepalive@openssh.com", true, nil)
 	require.NoError(t, err)
 	stop()
