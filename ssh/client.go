@@ -21,7 +21,7 @@ import (
 	"github.com/alkdev/alknet/ssh/forward"
 )
 
-// loginTimeout is for a login whose context has no deadline.
+// loginTimeout is how long a login may take, whatever its context allows.
 const loginTimeout = 30 * time.Second
 
 // ClientConfig is how a client presents itself and whom it believes. Nil is the
@@ -143,12 +143,16 @@ func (c *Client) config() (*xssh.ClientConfig, error) {
 	if xcfg.User == "" {
 		xcfg.User = "alknet"
 	}
+	var signers []xssh.Signer
 	for _, key := range c.cfg.Keys {
 		s, err := signer(key)
 		if err != nil {
 			return nil, fmt.Errorf("ssh: client key: %w", err)
 		}
-		xcfg.Auth = append(xcfg.Auth, xssh.PublicKeys(s))
+		signers = append(signers, s)
+	}
+	if len(signers) > 0 { // one method: the library tries each once
+		xcfg.Auth = []xssh.AuthMethod{xssh.PublicKeys(signers...)}
 	}
 	switch {
 	case !c.cfg.Peer.IsZero():

@@ -236,7 +236,7 @@ func TestClientPinsTheHost(t *testing.T) {
 	try := func(to *host, cfg ssh.ClientConfig) error {
 		nc, err := net.Dial("tcp", to.addr)
 		require.NoError(t, err)
-		cfg.Keys = []crypto.Signer{user}
+		cfg.Keys = []crypto.Signer{newKey(t), user} // the first is not known
 		c, err := ssh.NewClient(within(t), nc, &cfg)
 		if err == nil {
 			require.NoError(t, c.Close())
