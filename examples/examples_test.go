@@ -19,7 +19,7 @@ func TestExamples(t *testing.T) {
 		"custom-protocol": {`(?m)^HELLO WORLD$`, `a long line: .*protocol error \(said the peer\)`, `THE CONNECTION GOES ON`, `drained: <nil>`},
 		"hot-reload": {`(?m)^a: a, version 1$`, `b before it is registered: true`, `(?m)^b: b$`, `ended retryably: true`,
 			`(?m)^a: a, version 2$`, `b, on its old connection: b`, `drained: <nil>`},
-		"ssh-exec": {`(?m)^hello alice, you said \["the whole" "world"\]$`, `(?m)^a shell$`, `(?m)^status 3$`, `(?m)^not a function$`, `(?m)^\tProxyCommand /usr/bin/alknet pipe `},
+		"ssh-exec":    {`(?m)^hello alice, you said \["the whole" "world"\]$`, `(?m)^a shell$`, `(?m)^status 3$`, `(?m)^not a function$`, `(?m)^\tProxyCommand /usr/bin/alknet pipe `},
 		"custom-auth": {`(?m)^bob: refused$`, `(?m)^a stranger: unauthenticated$`, `(?m)^served: alice$`, `list changed: <nil>`, `(?m)^alice: revoked$`},
 	} {
 		t.Run(name, func(t *testing.T) {
