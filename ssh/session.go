@@ -203,7 +203,7 @@ func (s *session) start(w wish) bool {
 }
 
 // refusalWait is how long a client may take to make room for the reason of a
-// refusal, before it gets the refusal alone.
+// refusal, before it gets the refusal alone and the channel ends.
 const refusalWait = time.Second
 
 // explain writes a reason to the client's standard error, before the answer to
@@ -219,6 +219,7 @@ func (s *session) explain(why error) {
 	select {
 	case <-written:
 	case <-t.C:
+		_ = s.ch.Close() // nothing else may write there meanwhile
 	}
 }
 
