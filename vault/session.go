@@ -1,0 +1,156 @@
+package vault
+
+import (
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A session is one unlocked time of a vault, from Unlock to Lock. What is
+// handed out belongs to the session and ends with it: a later Unlock does not
+// bring it back.
+type session struct {
+	gate  gate // open while unlocked; each use of a key is a use of the gate
+	page  *page
+	cache *cache
+	event func(kind, subject string, err error) // of the vault; nil: nobody listens
+	over  sync.Once                             // wipes
+
+	lastUse  atomic.Int64 // nanoseconds since began; read by the AutoLock timer
+	began    time.Time
+	autoLock time.Duration // 0: never
+	timer    *time.Timer   // set before the session is shared
+
+	mu     sync.Mutex
+	handed map[uint64]func() []byte // bytes of Secrets handed out; guarded by mu
+	nextID uint64                   // guarded by mu
+}
+
+// newSession copies a seed to a page of its own.
+func newSession(seed *[seedBytes]byte, ttl time.Duration) *session {
+	p := newPage()
+	copy(p.seed(), seed[:])
+	return &session{page: p, cache: newCache(p, ttl), began: time.Now(), handed: make(map[uint64]func() []byte)}
+}
+
+// lockAfter has lock called after a time d without use. It is called before s is shared.
+func (s *session) lockAfter(d time.Duration, lock func()) {
+	if d <= 0 {
+		return
+	}
+	s.autoLock = d
+	ready := make(chan struct{})
+	s.timer = time.AfterFunc(d, func() {
+		<-ready // s.timer is set
+		if left := s.unusedFor(d); left > 0 {
+			s.timer.Reset(left)
+			return
+		}
+		lock()
+	})
+	close(ready)
+}
+
+// unusedFor returns how long it takes until s has not been used for d.
+func (s *session) unusedFor(d time.Duration) time.Duration {
+	if closing, busy := s.gate.state(); busy && !closing {
+		return d
+	}
+	return d - (time.Since(s.began) - time.Duration(s.lastUse.Load()))
+}
+
+// enter begins a use, which ends with leave. It is false after the end.
+func (s *session) enter() bool {
+	s.touch()
+	return s.gate.enter()
+}
+
+// leave ends a use.
+func (s *session) leave() {
+	s.touch()
+	s.gate.leave()
+}
+
+// touch restarts AutoLock.
+func (s *session) touch() {
+	if s.autoLock > 0 {
+		s.lastUse.Store(int64(time.Since(s.began)))
+	}
+}
+
+// tell reports an event, if anybody listens.
+func (s *session) tell(kind, subject string, err error) {
+	if s.event != nil {
+		s.event(kind, subject, err)
+	}
+}
+
+// end waits for uses under way and wipes everything. Every call waits.
+func (s *session) end() {
+	s.gate.close()
+	s.over.Do(func() {
+		if s.timer != nil {
+			s.timer.Stop()
+		}
+		s.cache.close()
+		s.page.free()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, data := range s.handed {
+			clear(data())
+		}
+		clear(s.handed)
+	})
+}
+
+// with calls use with the key at a path, as a use of s. The key is a copy that
+// is wiped after use; use must not keep it.
+func (s *session) with(path string, f form, use func(key []byte) error) error {
+	if !s.enter() {
+		return ErrLocked
+	}
+	defer s.leave()
+	return s.derived(path, f, use)
+}
+
+// derived is with for callers that are within the gate.
+func (s *session) derived(path string, f form, use func(key []byte) error) error {
+	key := new([64]byte) // on the heap: crypto/ed25519 does not work with the page
+	defer clear(key[:])
+	k := cacheKey{path, f}
+	n := s.cache.get(k, key)
+	if n == 0 {
+		numbers, err := parsePath(path)
+		if err != nil {
+			return err
+		}
+		guarded(func() { n = deriveForm(s.page.seed(), numbers, f, key) })
+		s.cache.put(k, key[:n])
+	}
+	var err error
+	guarded(func() { err = use(key[:n]) })
+	return err
+}
+
+// hand makes a Secret of data, which it takes over. The caller is within the gate.
+func (s *session) hand(data []byte) Secret {
+	b := &buffer{data: data, owner: s}
+	s.mu.Lock()
+	s.nextID++
+	b.id = s.nextID
+	s.handed[b.id] = func() []byte { return data }
+	s.mu.Unlock()
+	runtime.AddCleanup(b, s.drop, b.id)
+	return newBuffer(b)
+}
+
+// drop wipes the bytes of a Secret that nobody uses any more.
+func (s *session) drop(id uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if data := s.handed[id]; data != nil {
+		clear(data())
+		delete(s.handed, id)
+	}
+}
