@@ -5,10 +5,10 @@ import (
 	"time"
 )
 
-// A cacheKey is what a derived key goes by: the same path in another form is
+// A cacheKey is what a derived key goes by: the same place in another form is
 // another key.
 type cacheKey struct {
-	path string
+	place
 	form form
 }
 

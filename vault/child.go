@@ -14,12 +14,12 @@ const deviceSlot = "device"
 // worker. This vault can make it again at any time; the child learns nothing of
 // this vault or of other children. It lives on when this one is locked; Close it.
 func (v *Vault) Child(n uint32, o *Options) (*Vault, error) {
-	path := child(childPath, n)
+	at := place{childPath, n}
 	var made *Vault
 	err := v.use(func(s *session) error {
 		var seed [seedBytes]byte
 		defer clear(seed[:])
-		err := s.derived(path, formNode, func(node []byte) error {
+		err := s.derived(at, formNode, func(node []byte) error {
 			copy(seed[:], node)
 			return nil
 		})
@@ -28,7 +28,7 @@ func (v *Vault) Child(n uint32, o *Options) (*Vault, error) {
 		}
 		return err
 	})
-	v.tell(eventKey, path, err)
+	v.tell(eventKey, at.String(), err)
 	return made, err
 }
 

@@ -41,11 +41,14 @@ const (
 	formEd25519             // the key as RFC 8032 seed and its public key, 64 bytes
 )
 
-// child is the path of number i below a prefix. A number of 2^31 or more makes
-// a path that parsePath refuses.
-func child(prefix string, i uint32) string {
-	return prefix + strconv.FormatUint(uint64(i), 10) + "'"
+// A place is number n below a prefix, which ends in a slash.
+type place struct {
+	prefix string
+	n      uint32
 }
+
+// String is the path. A number of 2^31 or more makes one that parsePath refuses.
+func (p place) String() string { return p.prefix + strconv.FormatUint(uint64(p.n), 10) + "'" }
 
 // parsePath reads m(/[0-9]+['h])*: at most 10 numbers below 2^31, without
 // leading zeros. Numbers are returned without the hardened bit.
@@ -112,7 +115,7 @@ func deriveForm(seed []byte, path []uint32, f form, out *[64]byte) int {
 
 // checkOf is the check value of a seed: identity 0, in clear in vault.json.
 func checkOf(seed []byte) string {
-	path, err := parsePath(child(identityPath, 0))
+	path, err := parsePath(place{identityPath, 0}.String())
 	if err != nil {
 		panic(err) // a constant of ours
 	}

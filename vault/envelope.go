@@ -195,7 +195,7 @@ func (s *session) encrypt(e EncryptedData, plain Secret) (EncryptedData, error) 
 			return fmt.Errorf("%w: a secret of %d bytes, at most %d", ErrMalformed, len(b), maxDataBytes-tagBytes)
 		}
 		e.Data = make([]byte, 0, len(b)+tagBytes)
-		return s.derived(secretKeyPath(e.KeyVersion), formKey, func(key []byte) error { return e.seal(key, b) })
+		return s.derived(secretKey(e.KeyVersion), formKey, func(key []byte) error { return e.seal(key, b) })
 	})
 	if err != nil {
 		return EncryptedData{}, err
@@ -221,20 +221,19 @@ func (s *session) decrypt(e *EncryptedData) (Secret, error) {
 		return Secret{}, err
 	}
 	plain := make([]byte, 0, len(e.Data)-tagBytes)
-	err := s.derived(secretKeyPath(e.KeyVersion), formKey, func(key []byte) error { return e.open(key, &plain) })
+	err := s.derived(secretKey(e.KeyVersion), formKey, func(key []byte) error { return e.open(key, &plain) })
 	if err != nil {
 		return Secret{}, err
 	}
 	return s.hand(plain), nil
 }
 
-// secretKeyPath is the path of a key version, which is in range.
-func secretKeyPath(version uint32) string { return child(secretPath, version-firstKeyVersion) }
+// secretKey is the place of a key version, which is in range.
+func secretKey(version uint32) place { return place{secretPath, version - firstKeyVersion} }
 
 // seal appends to Data, which the caller made, so that it is nothing that guarded erases.
 func (e *EncryptedData) seal(key, plain []byte) error {
-	var room [256]byte
-	gcm, data, err := e.cipher(key, room[:0])
+	gcm, data, err := e.cipher(key)
 	if err == nil {
 		e.Data = gcm.Seal(e.Data, e.IV, plain, data)
 	}
@@ -243,8 +242,7 @@ func (e *EncryptedData) seal(key, plain []byte) error {
 
 // open appends the plaintext to plain, which has room for it.
 func (e *EncryptedData) open(key []byte, plain *[]byte) error {
-	var room [256]byte
-	gcm, data, err := e.cipher(key, room[:0])
+	gcm, data, err := e.cipher(key)
 	if err != nil {
 		return err
 	}
@@ -258,13 +256,13 @@ func (e *EncryptedData) open(key []byte, plain *[]byte) error {
 
 // cipher gives the cipher and the additional data of a record. key is that of
 // its version.
-func (e *EncryptedData) cipher(key, room []byte) (gcm cipher.AEAD, data []byte, err error) {
+func (e *EncryptedData) cipher(key []byte) (gcm cipher.AEAD, data []byte, err error) {
 	if e.Envelope == envelopeBound {
 		if key, err = hkdf.Key(sha256.New, key, e.Salt, envelopeLabel, len(key)); err != nil {
 			return nil, nil, fmt.Errorf("vault: %w", err) // a policy of the program's crypto
 		}
 		defer clear(key)
-		data = e.head(room)
+		data = e.head(make([]byte, 0, len(envelopeLabel)+len(e.Name)+len(e.Purpose)+17))
 	}
 	block, err := aes.NewCipher(key)
 	if err == nil {

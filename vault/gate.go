@@ -7,7 +7,7 @@ type gate struct {
 	mu     sync.Mutex
 	uses   int           // guarded by mu
 	closed bool          // guarded by mu
-	idle   chan struct{} // guarded by mu; made by the first close, closed when uses is 0
+	idle   chan struct{} // guarded by mu; made by a close that has to wait, closed when uses is 0
 }
 
 // enter begins a use, which ends with leave. It reports whether the gate is open.
@@ -26,7 +26,7 @@ func (g *gate) leave() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.uses--
-	if g.closed && g.uses == 0 {
+	if g.closed && g.uses == 0 && g.idle != nil {
 		close(g.idle)
 	}
 }
@@ -34,12 +34,13 @@ func (g *gate) leave() {
 // close refuses new uses and returns when none is under way. Every call waits.
 func (g *gate) close() {
 	g.mu.Lock()
-	if !g.closed {
-		g.closed = true
+	g.closed = true
+	if g.uses == 0 {
+		g.mu.Unlock()
+		return
+	}
+	if g.idle == nil {
 		g.idle = make(chan struct{})
-		if g.uses == 0 {
-			close(g.idle)
-		}
 	}
 	idle := g.idle
 	g.mu.Unlock()

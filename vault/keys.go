@@ -25,13 +25,13 @@ func (v *Vault) SSHHostKey(i uint32) (crypto.Signer, error) { return v.signer(ho
 func (v *Vault) SSHUserKey(i uint32) (crypto.Signer, error) { return v.signer(userKeyPath, i) }
 
 func (v *Vault) signer(prefix string, i uint32) (crypto.Signer, error) {
-	path := child(prefix, i)
+	at := place{prefix, i}
 	var k *signer
 	err := v.use(func(s *session) (err error) {
-		k, err = s.signerAt(path)
+		k, err = s.signerAt(at)
 		return err
 	})
-	v.tell(eventKey, path, err)
+	v.tell(eventKey, at.String(), err)
 	if err != nil {
 		return nil, err
 	}
@@ -52,11 +52,11 @@ func (v *Vault) RotateIdentity() (old, new crypto.Signer, err error) {
 	defer func() { v.tell(eventRotate, "identity", err) }()
 	var from, to *signer
 	err = v.change(func(s *session, next *contents) (err error) {
-		if from, err = s.signerAt(child(identityPath, next.state.Index)); err != nil {
+		if from, err = s.signerAt(place{identityPath, next.state.Index}); err != nil {
 			return err
 		}
 		next.state.Index++
-		if to, err = s.signerAt(child(identityPath, next.state.Index)); err != nil {
+		if to, err = s.signerAt(place{identityPath, next.state.Index}); err != nil {
 			return err
 		}
 		return v.saveState(s, next)
@@ -70,15 +70,15 @@ func (v *Vault) RotateIdentity() (old, new crypto.Signer, err error) {
 // AgeIdentity gives a post-quantum age key: what is sealed to its recipient opens
 // with the phrase alone. It is not revoked by a lock.
 func (v *Vault) AgeIdentity(i uint32) (*age.HybridIdentity, error) {
-	path := child(agePath, i)
+	at := place{agePath, i}
 	var id *age.HybridIdentity
 	err := v.use(func(s *session) error {
-		return s.derived(path, formKey, func(key []byte) (err error) {
+		return s.derived(at, formKey, func(key []byte) (err error) {
 			id, err = age.ParseHybridIdentity(strings.ToUpper(bech32("age-secret-key-pq-", key)))
 			return err
 		})
 	})
-	v.tell(eventKey, path, err)
+	v.tell(eventKey, at.String(), err)
 	if err != nil {
 		return nil, err
 	}
@@ -129,7 +129,7 @@ func checkPurpose(purpose string) error {
 // purposeKey calls use with a purpose key, which is wiped after use. The caller
 // is within the gate.
 func (s *session) purposeKey(purpose string, n uint32, use func(key []byte) error) error {
-	return s.derived(child(purposePath, 0), formKey, func(root []byte) error {
+	return s.derived(place{purposePath, 0}, formKey, func(root []byte) error {
 		info := append([]byte(purposeLabel), 0)
 		info = append(append(info, purpose...), 0)
 		info = binary.BigEndian.AppendUint32(info, n)

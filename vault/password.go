@@ -65,7 +65,7 @@ func (v *Vault) SitePassword(site, login string, counter uint32, p PasswordPolic
 			}
 			info = binary.BigEndian.AppendUint32(info, counter)
 			made := make([]byte, 0, p.Length)
-			err := s.derived(child(sitePath, 0), formKey, func(root []byte) error {
+			err := s.derived(place{sitePath, 0}, formKey, func(root []byte) error {
 				bytes, err := hkdf.Key(sha256.New, root, nil, string(info), streamBytes)
 				if err != nil {
 					return fmt.Errorf("vault: %w", err) // a policy of the program's crypto

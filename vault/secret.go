@@ -69,7 +69,9 @@ type buffer struct {
 	gate  gate
 	data  []byte
 	owner *session // whose end also ends this buffer; nil: nobody's
-	id    uint64   // with owner
+
+	handed *handed // with owner: where its bytes are listed
+	at     int     // the index there
 }
 
 // NewSecret takes b over: it is copied, then wiped.
@@ -126,7 +128,7 @@ func (s Secret) Destroy() {
 	b := s.get()
 	b.gate.close()
 	if b.owner != nil {
-		b.owner.drop(b.id)
+		b.owner.drop(b)
 		return
 	}
 	clear(b.data)

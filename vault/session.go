@@ -1,7 +1,6 @@
 package vault
 
 import (
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,15 +22,15 @@ type session struct {
 	timer    *time.Timer   // set before the session is shared
 
 	mu     sync.Mutex
-	handed map[uint64]func() []byte // bytes of Secrets handed out; guarded by mu
-	nextID uint64                   // guarded by mu
+	handed map[*handed]struct{} // bytes of Secrets that are in use; guarded by mu
+	tray   *tray                // of the next small Secrets; guarded by mu
 }
 
 // newSession copies a seed to a page of its own.
 func newSession(seed *[seedBytes]byte, ttl time.Duration) *session {
 	p := newPage()
 	copy(p.seed(), seed[:])
-	return &session{page: p, cache: newCache(p, ttl), began: time.Now(), handed: make(map[uint64]func() []byte)}
+	return &session{page: p, cache: newCache(p, ttl), began: time.Now(), handed: make(map[*handed]struct{})}
 }
 
 // lockAfter has lock called after a time d without use. It is called before s is shared.
@@ -97,31 +96,32 @@ func (s *session) end() {
 		s.page.free()
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		for _, data := range s.handed {
-			clear(data())
+		for h := range s.handed {
+			h.wipe()
 		}
 		clear(s.handed)
+		s.tray = nil
 	})
 }
 
-// with calls use with the key at a path, as a use of s. The key is a copy that
+// with calls use with the key at a place, as a use of s. The key is a copy that
 // is wiped after use; use must not keep it.
-func (s *session) with(path string, f form, use func(key []byte) error) error {
+func (s *session) with(at place, f form, use func(key []byte) error) error {
 	if !s.enter() {
 		return ErrLocked
 	}
 	defer s.leave()
-	return s.derived(path, f, use)
+	return s.derived(at, f, use)
 }
 
 // derived is with for callers that are within the gate.
-func (s *session) derived(path string, f form, use func(key []byte) error) error {
+func (s *session) derived(at place, f form, use func(key []byte) error) error {
 	key := new([64]byte) // on the heap: crypto/ed25519 does not work with the page
 	defer clear(key[:])
-	k := cacheKey{path, f}
+	k := cacheKey{at, f}
 	n := s.cache.get(k, key)
 	if n == 0 {
-		numbers, err := parsePath(path)
+		numbers, err := parsePath(at.String())
 		if err != nil {
 			return err
 		}
@@ -131,26 +131,4 @@ func (s *session) derived(path string, f form, use func(key []byte) error) error
 	var err error
 	guarded(func() { err = use(key[:n]) })
 	return err
-}
-
-// hand makes a Secret of data, which it takes over. The caller is within the gate.
-func (s *session) hand(data []byte) Secret {
-	b := &buffer{data: data, owner: s}
-	s.mu.Lock()
-	s.nextID++
-	b.id = s.nextID
-	s.handed[b.id] = func() []byte { return data }
-	s.mu.Unlock()
-	runtime.AddCleanup(b, s.drop, b.id)
-	return newBuffer(b)
-}
-
-// drop wipes the bytes of a Secret that nobody uses any more.
-func (s *session) drop(id uint64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if data := s.handed[id]; data != nil {
-		clear(data())
-		delete(s.handed, id)
-	}
 }

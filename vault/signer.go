@@ -10,16 +10,17 @@ import (
 // A signer signs with a key that stays in its session.
 type signer struct {
 	session *session
-	path    string
+	at      place
+	path    string // of at
 	public  ed25519.PublicKey
 }
 
 var _ crypto.Signer = (*signer)(nil)
 
-// signerAt makes the signer of a path. The caller is within the gate of s.
-func (s *session) signerAt(path string) (*signer, error) {
-	k := &signer{session: s, path: path, public: make(ed25519.PublicKey, ed25519.PublicKeySize)}
-	err := s.derived(path, formEd25519, func(key []byte) error {
+// signerAt makes the signer of a place. The caller is within the gate of s.
+func (s *session) signerAt(at place) (*signer, error) {
+	k := &signer{session: s, at: at, path: at.String(), public: make(ed25519.PublicKey, ed25519.PublicKeySize)}
+	err := s.derived(at, formEd25519, func(key []byte) error {
 		copy(k.public, key[ed25519.SeedSize:])
 		return nil
 	})
@@ -39,7 +40,7 @@ func (k *signer) Sign(_ io.Reader, message []byte, opts crypto.SignerOpts) ([]by
 		opts = crypto.Hash(0)
 	}
 	signature := make([]byte, 0, ed25519.SignatureSize)
-	err := k.session.with(k.path, formEd25519, func(key []byte) error {
+	err := k.session.with(k.at, formEd25519, func(key []byte) error {
 		made, err := ed25519.PrivateKey(key).Sign(nil, message, opts)
 		signature = append(signature, made...) // what is made in here may be erased
 		return err
