@@ -7,7 +7,7 @@ import (
 
 // A Status says what can be known of a vault without a key.
 type Status struct {
-	Unlocked   bool
+	Unlocked   bool      // the keys are in memory
 	Check      string    // "ed25519:" and the public key of identity 0 in hex; "": vault.json is lost
 	Index      uint32    // rotation index of the current identity
 	KeyVersion uint32    // of new secrets
