@@ -9,10 +9,10 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"github.com/go-json-experiment/json"
-	"github.com/go-json-experiment/json/jsontext"
 )
 
 // The forms of EncryptedData.
@@ -64,28 +64,32 @@ type EncryptedData struct {
 // members of a name, bad base64, values out of range, and in envelope 2 unknown
 // members. Each is [ErrMalformed].
 func (e *EncryptedData) UnmarshalJSON(text []byte) error {
-	var in struct {
-		Envelope   int            `json:"envelope"`
-		KeyVersion uint32         `json:"key_version"`
-		Name       string         `json:"name"`
-		Purpose    string         `json:"purpose"`
-		Generation uint64         `json:"generation"`
-		Salt       *strict64      `json:"salt"`
-		IV         *strict64      `json:"iv"`
-		Data       *strict64      `json:"data"`
-		Unknown    jsontext.Value `json:",unknown"`
+	type form struct {
+		Envelope   int       `json:"envelope"`
+		KeyVersion uint32    `json:"key_version"`
+		Name       string    `json:"name"`
+		Purpose    string    `json:"purpose"`
+		Generation uint64    `json:"generation"`
+		Salt       *strict64 `json:"salt"`
+		IV         *strict64 `json:"iv"`
+		Data       *strict64 `json:"data"`
 	}
+	var in form
 	if len(text) > maxEnvelopeJSON {
 		return fmt.Errorf("%w: a record of %d bytes", ErrMalformed, len(text))
 	}
-	if err := json.Unmarshal(text, &in); err != nil {
+	err := json.Unmarshal(text, &in, json.RejectUnknownMembers(true))
+	if errors.Is(err, json.ErrUnknownName) {
+		in = form{}
+		if err = json.Unmarshal(text, &in); err == nil && in.Envelope == envelopeBound {
+			return fmt.Errorf("%w: a record with unknown members", ErrMalformed)
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("%w: not the JSON of a record", ErrMalformed) // the cause may show a value
 	}
 	if in.Salt == nil || in.IV == nil || in.Data == nil {
 		return fmt.Errorf("%w: a record has salt, iv and data", ErrMalformed)
-	}
-	if in.Envelope == envelopeBound && len(in.Unknown) > 0 {
-		return fmt.Errorf("%w: a record with unknown members", ErrMalformed)
 	}
 	got := EncryptedData{in.Envelope, in.KeyVersion, in.Name, in.Purpose, in.Generation, *in.Salt, *in.IV, *in.Data}
 	if err := got.validate(); err != nil {
