@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"filippo.io/age"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
@@ -132,3 +133,6 @@ func must[T any](v T, err error) T {
 	}
 	return v
 }
+
+// age25519 is a fresh classic age key.
+func age25519() (*age.X25519Identity, error) { return age.GenerateX25519Identity() }
