@@ -173,10 +173,14 @@ func keepOld(root *os.Root) error {
 		return nil // there is none yet
 	}
 	if err == nil {
-		if err = root.Rename(temp, oldName); err == nil {
+		err = root.Rename(temp, oldName)
+		// A rename to another name of the same file does nothing and keeps both.
+		if gone := root.Remove(temp); gone != nil && !errors.Is(gone, iofs.ErrNotExist) {
+			err = errors.Join(err, gone)
+		}
+		if err == nil {
 			return nil
 		}
-		err = errors.Join(err, root.Remove(temp))
 	}
 	data, readErr := readFile(root, storeName, maxStoreBytes) // a file system without links
 	if readErr != nil {

@@ -390,7 +390,7 @@ func TestStoreManyAtOnce(t *testing.T) {
 	require.NoError(t, v.Close())
 	v = reopen(t, dir, nil)
 	require.Len(t, v.List(), 8)
-	require.Equal(t, "34", reveal(t, must(v.Get("s3", "x"))))
+	require.Equal(t, "3 4", reveal(t, must(v.Get("s3", "x"))))
 }
 
 // TestStoreModel: a vault behaves like a map, over locks and new processes.
