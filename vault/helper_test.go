@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"runtime"
+	"testing"
 
 	"filippo.io/age"
 )
@@ -183,4 +185,10 @@ func useEverything(in *bufio.Reader) error {
 	fmt.Println("unlocked")
 	_, err = in.ReadString('\n')
 	return err
+}
+
+// command runs a program that a test has built.
+func command(t testing.TB, name string, args ...string) ([]byte, error) {
+	t.Helper()
+	return exec.CommandContext(t.Context(), name, args...).Output()
 }
