@@ -24,6 +24,9 @@ const (
 )
 
 const (
+	// nodeBytes is the size of a node: key and chain code.
+	nodeBytes = 64
+
 	// maxLevels is the most numbers a path has.
 	maxLevels = 10
 
@@ -82,25 +85,31 @@ func errPath(s string) error {
 // derive writes the node at a path of the tree of seed: 32 bytes of key, 32 of
 // chain code (SLIP-0010, "Master key generation" and "Private parent key →
 // private child key").
-func derive(seed []byte, path []uint32, node *[64]byte) {
-	sum := func(key []byte, parts ...[]byte) {
-		mac := hmac.New(sha512.New, key)
-		for _, p := range parts {
-			mac.Write(p)
-		}
-		mac.Sum(node[:0])
-	}
-	sum([]byte("ed25519 seed"), seed)
+func derive(seed []byte, path []uint32, node *[nodeBytes]byte) {
+	hash(node, []byte("ed25519 seed"), seed)
+	descend(node, path)
+}
+
+// descend makes node the one at a path below it.
+func descend(node *[nodeBytes]byte, path []uint32) {
 	for _, n := range path {
 		var i [4]byte
 		binary.BigEndian.PutUint32(i[:], n+hardened)
-		sum(node[32:], []byte{0}, node[:32], i[:])
+		hash(node, node[32:], []byte{0}, node[:32], i[:])
 	}
 }
 
-// deriveForm writes a form of the node at path and returns its length.
-func deriveForm(seed []byte, path []uint32, f form, out *[64]byte) int {
-	derive(seed, path, out)
+// hash makes node the HMAC of parts, which may be pieces of it.
+func hash(node *[nodeBytes]byte, key []byte, parts ...[]byte) {
+	mac := hmac.New(sha512.New, key)
+	for _, p := range parts {
+		mac.Write(p)
+	}
+	mac.Sum(node[:0])
+}
+
+// as turns the node out into a form of it and returns its length.
+func (f form) as(out *[nodeBytes]byte) int {
 	switch f {
 	case formKey:
 		clear(out[32:])
@@ -119,8 +128,11 @@ func checkOf(seed []byte) string {
 	if err != nil {
 		panic(err) // a constant of ours
 	}
-	var out [64]byte
+	var out [nodeBytes]byte
 	defer clear(out[:])
-	guarded(func() { deriveForm(seed, path, formEd25519, &out) })
+	guarded(func() {
+		derive(seed, path, &out)
+		formEd25519.as(&out)
+	})
 	return checkPrefix + hex.EncodeToString(out[32:])
 }

@@ -4,7 +4,7 @@ package vault
 
 import (
 	"runtime"
-	"runtime/secret"
+	rsecret "runtime/secret" // whose own name tests use
 )
 
 // runtimeSecret says whether guarded erases what f leaves behind.
@@ -12,4 +12,4 @@ const runtimeSecret = runtime.GOOS == "linux" && (runtime.GOARCH == "amd64" || r
 
 // guarded calls f, which works with keys. Registers and stack that f used are
 // erased before it returns, and heap that f allocated once it is unreachable.
-func guarded(f func()) { secret.Do(f) }
+func guarded(f func()) { rsecret.Do(f) }

@@ -133,11 +133,15 @@ func look(v *Vault) string {
 	return line
 }
 
-// helpMemory uses a phrase from standard input in every way, locks, says so, and
+// helpMemory uses a seed from standard input in every way, locks, says so, and
 // waits to be looked at.
 func helpMemory(string, []string) error {
+	var seed [seedBytes]byte
+	if _, err := io.ReadFull(os.Stdin, seed[:]); err != nil { // no buffer keeps it
+		return err
+	}
 	in := bufio.NewReader(os.Stdin)
-	if err := useEverything(in); err != nil {
+	if err := useEverything(NewSecret(seed[:]), in); err != nil {
 		return err
 	}
 	for range 4 {
@@ -152,15 +156,12 @@ func helpMemory(string, []string) error {
 }
 
 // useEverything says "unlocked" in between, and waits for a line.
-func useEverything(in *bufio.Reader) error {
-	var seed [seedBytes]byte
-	if _, err := io.ReadFull(in, seed[:]); err != nil {
-		return err
-	}
-	v, err := FromSeed(NewSecret(seed[:]), nil)
+func useEverything(seed Secret, in *bufio.Reader) error {
+	v, err := FromSeed(seed, nil)
 	if err != nil {
 		return err
 	}
+	seed.Destroy()
 	defer v.Close()
 	for i := range uint32(3) {
 		k, err := v.Identity(i)
@@ -171,7 +172,7 @@ func useEverything(in *bufio.Reader) error {
 			return err
 		}
 	}
-	if err := v.Put("a", "b", NewSecret(seed[:8])); err != nil {
+	if err := v.Put("a", "b", NewSecret([]byte("a secret"))); err != nil {
 		return err
 	}
 	for range 3 {

@@ -134,7 +134,8 @@ func TestJudgeSLIP0010(t *testing.T) {
 		require.Equal(t, a.A, key+chain, "%+v", q)
 		require.Equal(t, a.B, key+chain, "%+v", q)
 		var out [64]byte
-		deriveForm(unhex(t, q.Seed), must(parsePath(q.Path)), formEd25519, &out)
+		derive(unhex(t, q.Seed), must(parsePath(q.Path)), &out)
+		formEd25519.as(&out)
 		require.Equal(t, a.PublicA, hex.EncodeToString(out[32:]))
 		require.Equal(t, a.PublicB, hex.EncodeToString(out[32:]))
 	}

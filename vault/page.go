@@ -6,12 +6,13 @@ import (
 	"github.com/awnumar/memcall"
 )
 
-// The layout of a page: the seed, then as many cached keys.
+// The layout of a page: the seed, the root of the tree, then cached keys.
 const (
 	pageBytes = 8192
 	seedBytes = 64
 	slotBytes = 64
 	slots     = 64
+	slotsAt   = seedBytes + nodeBytes
 )
 
 // A page is the memory of a vault's seed and cached keys. It lies outside the
@@ -43,7 +44,8 @@ func newPage() *page {
 }
 
 func (p *page) seed() []byte      { return p.bytes()[:seedBytes] }
-func (p *page) slot(i int) []byte { return p.bytes()[seedBytes+i*slotBytes:][:slotBytes] }
+func (p *page) root() []byte      { return p.bytes()[seedBytes:slotsAt] }
+func (p *page) slot(i int) []byte { return p.bytes()[slotsAt+i*slotBytes:][:slotBytes] }
 func (p *page) wipe()             { clear(p.bytes()) }
 
 // free gives the memory back. The page must not be used any more.

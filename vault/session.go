@@ -30,6 +30,10 @@ type session struct {
 func newSession(seed *[seedBytes]byte, ttl time.Duration) *session {
 	p := newPage()
 	copy(p.seed(), seed[:])
+	var root [nodeBytes]byte
+	defer clear(root[:])
+	guarded(func() { derive(seed[:], nil, &root) })
+	copy(p.root(), root[:])
 	return &session{page: p, cache: newCache(p, ttl), began: time.Now(), handed: make(map[*handed]struct{})}
 }
 
@@ -116,7 +120,7 @@ func (s *session) with(at place, f form, use func(key []byte) error) error {
 
 // derived is with for callers that are within the gate.
 func (s *session) derived(at place, f form, use func(key []byte) error) error {
-	key := new([64]byte) // on the heap: crypto/ed25519 does not work with the page
+	key := new([nodeBytes]byte) // on the heap: crypto/ed25519 does not work with the page
 	defer clear(key[:])
 	k := cacheKey{at, f}
 	n := s.cache.get(k, key)
@@ -125,7 +129,11 @@ func (s *session) derived(at place, f form, use func(key []byte) error) error {
 		if err != nil {
 			return err
 		}
-		guarded(func() { n = deriveForm(s.page.seed(), numbers, f, key) })
+		copy(key[:], s.page.root())
+		guarded(func() {
+			descend(key, numbers)
+			n = f.as(key)
+		})
 		s.cache.put(k, key[:n])
 	}
 	var err error

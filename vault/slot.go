@@ -274,14 +274,8 @@ func (w *watcher) Unwrap(stanzas []*age.Stanza) ([]byte, error) {
 	return key, err
 }
 
-// A found is a slot that opened.
-type found struct {
-	slot string
-	seed [seedBytes]byte
-}
-
 // openSlots tries identities on slots, without any lock, until ctx ends.
-func (v *Vault) openSlots(ctx context.Context, ids []age.Identity) (*found, error) {
+func (v *Vault) openSlots(ctx context.Context, ids []age.Identity) (*opened, error) {
 	if v.root == nil {
 		return nil, fmt.Errorf("%w: the vault is in memory only", ErrNoSlot)
 	}
@@ -289,7 +283,7 @@ func (v *Vault) openSlots(ctx context.Context, ids []age.Identity) (*found, erro
 		return nil, err
 	}
 	type result struct {
-		f   *found
+		f   *opened
 		err error
 	}
 	done := make(chan result)
@@ -318,7 +312,7 @@ func (v *Vault) openSlots(ctx context.Context, ids []age.Identity) (*found, erro
 }
 
 // trySlots tries quick identities before those that think or ask.
-func (v *Vault) trySlots(ctx context.Context, ids []age.Identity) (*found, error) {
+func (v *Vault) trySlots(ctx context.Context, ids []age.Identity) (*opened, error) {
 	names, err := slotNames(v.root)
 	if err != nil {
 		return nil, err
@@ -364,7 +358,7 @@ const anyCheck = "any"
 
 // trySlot opens a slot of the vault with a check value. Nil and
 // nil: the identity is not for it, or the slot not for this vault.
-func trySlot(root *os.Root, name string, id age.Identity, check string) (*found, error) {
+func trySlot(root *os.Root, name string, id age.Identity, check string) (*opened, error) {
 	file, err := readFile(root, slotFile(name), maxSlotBytes)
 	if errors.Is(err, iofs.ErrNotExist) {
 		return nil, nil // just removed
@@ -398,7 +392,7 @@ func trySlot(root *os.Root, name string, id age.Identity, check string) (*found,
 }
 
 // readSlot reads the content of a slot.
-func readSlot(name string, text []byte, check string) (*found, error) {
+func readSlot(name string, text []byte, check string) (*opened, error) {
 	var in slotContent
 	err := json.Unmarshal(text, &in, json.RejectUnknownMembers(true))
 	defer clear(in.Seed)
@@ -411,7 +405,7 @@ func readSlot(name string, text []byte, check string) (*found, error) {
 	if check != anyCheck && !sameCheck(in.Check, check) {
 		return nil, nil
 	}
-	f := &found{slot: name}
-	copy(f.seed[:], in.Seed)
-	return f, nil
+	found := &opened{check: in.Check, way: name}
+	copy(found.seed[:], in.Seed)
+	return found, nil
 }

@@ -185,8 +185,9 @@ func inMemory(seed *[seedBytes]byte, o *Options) (*Vault, error) {
 	if err != nil {
 		return nil, err
 	}
-	v.contents.state = v.freshState(checkOf(seed[:]))
-	return v, v.adopt(seed, "memory", ErrWrongPhrase)
+	check := checkOf(seed[:])
+	v.contents.state = v.freshState(check)
+	return v, v.adopt(&opened{*seed, check, "memory"}, ErrWrongPhrase)
 }
 
 // freshState is the state of a vault that begins.
@@ -219,15 +220,16 @@ func (v *Vault) create(dir string, seed *[seedBytes]byte) error {
 	if err == nil && held {
 		err = fmt.Errorf("%w: %s", ErrExists, dir)
 	}
+	check := checkOf(seed[:])
 	if err == nil {
 		s := newSession(seed, -1)
 		defer s.end()
-		st := v.freshState(checkOf(seed[:]))
+		st := v.freshState(check)
 		err = st.write(v.root, s)
 		v.contents.state = st
 	}
 	if err == nil {
-		err = v.adopt(seed, "new", ErrWrongPhrase)
+		err = v.adopt(&opened{*seed, check, "new"}, ErrWrongPhrase)
 	}
 	if err != nil {
 		return errors.Join(err, v.Close())
@@ -298,11 +300,11 @@ func (v *Vault) UnlockPhrase(p Phrase, passphrase Secret) error {
 	if err := v.lockedOnly(); err != nil {
 		return err
 	}
-	var seed [seedBytes]byte
-	defer clear(seed[:])
-	err := v.phraseSeed(p, passphrase, &seed)
+	found := &opened{way: "phrase"}
+	defer clear(found.seed[:])
+	err := v.openPhrase(p, passphrase, found)
 	if err == nil {
-		err = v.adopt(&seed, "phrase", ErrWrongPhrase)
+		err = v.adopt(found, ErrWrongPhrase)
 	}
 	if err != nil {
 		v.tell(eventUnlock, "phrase", err)
@@ -314,10 +316,12 @@ func (v *Vault) UnlockPhrase(p Phrase, passphrase Secret) error {
 // is [ErrWrongPhrase].
 func (v *Vault) UnlockSeed(seed Secret) error {
 	err := useSeed(seed, func(b *[seedBytes]byte) error {
-		if err := v.known(checkOf(b[:])); err != nil {
+		found := &opened{*b, checkOf(b[:]), "seed"}
+		defer clear(found.seed[:])
+		if err := v.known(found.check); err != nil {
 			return err
 		}
-		return v.adopt(b, "seed", ErrWrongPhrase)
+		return v.adopt(found, ErrWrongPhrase)
 	})
 	if err != nil {
 		v.tell(eventUnlock, "seed", err)
@@ -329,17 +333,18 @@ func (v *Vault) UnlockSeed(seed Secret) error {
 // changes nothing: a test of the copy on paper. If it is not, the error is a
 // [*PhraseError] or [ErrWrongPhrase].
 func (v *Vault) CheckPhrase(p Phrase, passphrase Secret) error {
-	var seed [seedBytes]byte
-	defer clear(seed[:])
-	return v.phraseSeed(p, passphrase, &seed)
+	found := new(opened)
+	defer clear(found.seed[:])
+	return v.openPhrase(p, passphrase, found)
 }
 
-// phraseSeed writes the seed of the phrase of this vault.
-func (v *Vault) phraseSeed(p Phrase, passphrase Secret, seed *[seedBytes]byte) error {
-	if err := seedOf(p, passphrase, seed); err != nil {
+// openPhrase fills found if the phrase is this vault's.
+func (v *Vault) openPhrase(p Phrase, passphrase Secret, found *opened) error {
+	if err := seedOf(p, passphrase, &found.seed); err != nil {
 		return err
 	}
-	if err := v.known(checkOf(seed[:])); err != nil {
+	found.check = checkOf(found.seed[:])
+	if err := v.known(found.check); err != nil {
 		return err
 	}
 	v.mu.Lock()
@@ -382,17 +387,24 @@ func (v *Vault) lockedOnly() error {
 	return nil
 }
 
+// An opened is a seed and how it was come by.
+type opened struct {
+	seed  [seedBytes]byte
+	check string // of seed
+	way   string // for the event
+}
+
 // adopt begins a session with a seed, if the vault is its own: foreign is the
-// error if it is not. way is for the event.
-func (v *Vault) adopt(seed *[seedBytes]byte, way string, foreign error) error {
+// error if it is not. It wipes the seed.
+func (v *Vault) adopt(found *opened, foreign error) error {
+	defer clear(found.seed[:])
 	v.writing.Lock()
 	defer v.writing.Unlock()
 	if err := v.lockedOnly(); err != nil {
 		return err
 	}
-	check := checkOf(seed[:])
-	s := newSession(seed, v.opts.CacheTTL)
-	c, problem, err := v.verified(s, check, foreign)
+	s := newSession(&found.seed, v.opts.CacheTTL)
+	c, problem, err := v.verified(s, found.check, foreign)
 	if err != nil {
 		s.end()
 		return err
@@ -412,7 +424,7 @@ func (v *Vault) adopt(seed *[seedBytes]byte, way string, foreign error) error {
 	if problem != nil {
 		v.tell(eventWarning, storeName, problem)
 	}
-	v.tell(eventUnlock, way, nil)
+	v.tell(eventUnlock, found.way, nil)
 	return nil
 }
 
@@ -509,8 +521,7 @@ func (v *Vault) Unlock(ctx context.Context, ids ...age.Identity) error {
 	}
 	found, err := v.openSlots(ctx, ids)
 	if err == nil {
-		defer clear(found.seed[:])
-		err = v.adopt(&found.seed, found.slot, ErrNoSlot)
+		err = v.adopt(found, ErrNoSlot)
 	}
 	if err != nil {
 		v.tell(eventUnlock, slotsName, err)

@@ -301,7 +301,7 @@ func TestCacheForgetsInTime(t *testing.T) {
 		time.Sleep(30 * time.Second)
 		synctest.Wait()
 		require.Zero(t, count())
-		require.Equal(t, make([]byte, slots*slotBytes), c.page.bytes()[seedBytes:seedBytes+slots*slotBytes], "wiped")
+		require.Equal(t, make([]byte, slots*slotBytes), c.page.bytes()[slotsAt:slotsAt+slots*slotBytes], "wiped")
 		must(v.Identity(0))
 		require.Equal(t, 1, count())
 	})
