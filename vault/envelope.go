@@ -104,7 +104,7 @@ type strict64 []byte
 
 // UnmarshalText decodes text.
 func (b *strict64) UnmarshalText(text []byte) error {
-	got, err := base64.StdEncoding.AppendDecode(nil, text)
+	got, err := base64.StdEncoding.AppendDecode([]byte{}, text) // not nil, which encodes as null
 	if err != nil || !bytes.Equal(base64.StdEncoding.AppendEncode(nil, got), text) {
 		return ErrMalformed
 	}
