@@ -173,15 +173,15 @@ func printable(s string, most int) bool {
 // one), Name, Purpose and Generation; Salt, IV and Data are always new. plain has
 // at most 1 MiB less 16 bytes. Nothing is stored: that is [Vault.Put].
 func (v *Vault) Encrypt(e EncryptedData, plain Secret) (EncryptedData, error) {
-	v.mu.Lock()
-	s, current := v.session, v.contents.state.KeyVersion
-	v.mu.Unlock()
+	s := v.current()
 	if s == nil || !s.enter() {
 		return EncryptedData{}, ErrLocked
 	}
 	defer s.leave()
 	if e.KeyVersion == 0 {
-		e.KeyVersion = current
+		v.mu.Lock()
+		e.KeyVersion = v.contents.state.KeyVersion
+		v.mu.Unlock()
 	}
 	return s.encrypt(e, plain)
 }

@@ -3,11 +3,12 @@ package vault
 import "runtime"
 
 const (
-	// trayBuffers is how many small Secrets share the cost of being watched.
-	trayBuffers = 16
+	// trayBuffers is how many small Secrets share the cost of being watched, and
+	// trayBytes how long they are together: one that is kept keeps the others'.
+	trayBuffers = 64
+	trayBytes   = 64 << 10
 
-	// smallBytes is the longest Secret that shares: one that is kept keeps the
-	// bytes of the others of its tray.
+	// smallBytes is the longest Secret that shares.
 	smallBytes = 4096
 )
 
@@ -16,6 +17,7 @@ const (
 type tray struct {
 	buffers []buffer
 	used    int
+	bytes   int
 	handed  *handed
 }
 
@@ -36,13 +38,14 @@ func (s *session) hand(data []byte) Secret {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t := s.tray
-	if len(data) > smallBytes || t == nil || t.used == len(t.buffers) {
+	if len(data) > smallBytes || t == nil || t.used == len(t.buffers) || t.bytes >= trayBytes {
 		t = s.newTrayLocked(len(data))
 	}
 	b := &t.buffers[t.used]
 	b.data, b.owner, b.handed, b.at = data, s, t.handed, t.used
 	t.handed.data()[t.used] = data
 	t.used++
+	t.bytes += len(data)
 	return newBuffer(b)
 }
 

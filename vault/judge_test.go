@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	stdjson "encoding/json"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"strings"
@@ -124,7 +125,7 @@ func TestJudgeSLIP0010(t *testing.T) {
 	for range judgeSeeds {
 		path := "m"
 		for range 1 + r.IntN(maxLevels) {
-			path = place{path + "/", r.Uint32() >> (1 + r.IntN(31))}.String()
+			path += fmt.Sprint("/", r.Uint32()>>(1+r.IntN(31)), "'")
 		}
 		questions = append(questions, question{hex.EncodeToString(randomBytes(r, seedBytes)), path})
 	}

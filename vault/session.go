@@ -15,6 +15,7 @@ type session struct {
 	cache *cache
 	event func(kind, subject string, err error) // of the vault; nil: nobody listens
 	over  sync.Once                             // wipes
+	keys  sync.Pool                             // of *[nodeBytes]byte, wiped: for the one operation of a key
 
 	lastUse  atomic.Int64 // nanoseconds since began; read by the AutoLock timer
 	began    time.Time
@@ -120,8 +121,14 @@ func (s *session) with(at place, f form, use func(key []byte) error) error {
 
 // derived is with for callers that are within the gate.
 func (s *session) derived(at place, f form, use func(key []byte) error) error {
-	key := new([nodeBytes]byte) // on the heap: crypto/ed25519 does not work with the page
-	defer clear(key[:])
+	key, _ := s.keys.Get().(*[nodeBytes]byte) // on the heap: crypto/ed25519 does not work with the page
+	if key == nil {
+		key = new([nodeBytes]byte)
+	}
+	defer func() {
+		clear(key[:])
+		s.keys.Put(key)
+	}()
 	k := cacheKey{at, f}
 	n := s.cache.get(k, key)
 	if n == 0 {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -20,8 +21,9 @@ type Vault struct {
 	writing sync.Mutex // held during changes of the folder; before mu
 	touched bool       // a change has begun to write files; guarded by writing
 
+	session atomic.Pointer[session] // nil while locked; set under mu
+
 	mu       sync.Mutex
-	session  *session // nil while locked; guarded by mu
 	ending   *session // the one before, which may not be wiped yet; guarded by mu
 	contents contents // guarded by mu; replaced as a whole
 	shown    bool     // the phrase was checked in this process; guarded by mu
@@ -302,7 +304,7 @@ func (v *Vault) lockedOnly() error {
 	if v.closed {
 		return ErrLocked
 	}
-	if v.session != nil {
+	if v.session.Load() != nil {
 		return ErrUnlocked
 	}
 	return nil
@@ -340,7 +342,8 @@ func (v *Vault) adopt(found *opened, foreign error) error {
 		return ErrLocked
 	}
 	s.lockAfter(v.opts.AutoLock, func() { v.lock(s) })
-	v.session, v.contents = s, c
+	v.session.Store(s)
+	v.contents = c
 	v.mu.Unlock()
 	if problem != nil {
 		v.tell(eventWarning, storeName, problem)
@@ -382,7 +385,7 @@ func (v *Vault) Lock() { v.lock(nil) }
 // lock ends the session, or only a certain one.
 func (v *Vault) lock(only *session) {
 	v.mu.Lock()
-	s := v.session
+	s := v.session.Load()
 	if s == nil || only != nil && s != only {
 		ending := v.ending
 		v.mu.Unlock()
@@ -391,7 +394,8 @@ func (v *Vault) lock(only *session) {
 		}
 		return
 	}
-	v.session, v.ending = nil, s
+	v.session.Store(nil)
+	v.ending = s
 	v.mu.Unlock()
 	s.end()
 	v.tell(eventLock, "", nil)
@@ -415,11 +419,7 @@ func (v *Vault) Close() error {
 }
 
 // current is the session, nil while locked.
-func (v *Vault) current() *session {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.session
-}
+func (v *Vault) current() *session { return v.session.Load() }
 
 // use calls f within the session.
 func (v *Vault) use(f func(s *session) error) error {
