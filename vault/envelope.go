@@ -224,12 +224,12 @@ func (s *session) decrypt(e *EncryptedData) (Secret, error) {
 	if err := e.validate(); err != nil {
 		return Secret{}, err
 	}
-	plain := make([]byte, 0, len(e.Data)-tagBytes)
-	err := s.derived(secretKey(e.KeyVersion), formKey, func(key []byte) error { return e.open(key, &plain) })
+	b := s.reserve(len(e.Data) - tagBytes)
+	err := s.derived(secretKey(e.KeyVersion), formKey, func(key []byte) error { return e.open(key, &b.data) })
 	if err != nil {
 		return Secret{}, err
 	}
-	return s.hand(plain), nil
+	return newBuffer(b), nil
 }
 
 // secretKey is the place of a key version, which is in range.

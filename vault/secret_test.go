@@ -173,7 +173,7 @@ func TestSecretDroppedIsWiped(t *testing.T) {
 		defer s.mu.Unlock()
 		return len(s.handed)
 	}
-	for range 10 * trayBuffers {
+	for range 10 * trays[0].buffers {
 		must(v.Get("a", "b"))
 	}
 	require.Greater(t, count(), 2)

@@ -24,7 +24,7 @@ type session struct {
 
 	mu     sync.Mutex
 	handed map[*handed]struct{} // bytes of Secrets that are in use; guarded by mu
-	tray   *tray                // of the next small Secrets; guarded by mu
+	trays  [len(trays)]*tray    // of the next Secrets; guarded by mu
 }
 
 // newSession copies a seed to a page of its own.
@@ -102,10 +102,10 @@ func (s *session) end() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		for h := range s.handed {
-			h.wipe()
+			clear(h.bytes())
 		}
 		clear(s.handed)
-		s.tray = nil
+		clear(s.trays[:])
 	})
 }
 
