@@ -38,9 +38,7 @@ func TestNoOutputShowsASecret(t *testing.T) {
 	if os.Getenv(inCanary) != "" {
 		t.Skip("it is being looked at")
 	}
-	if raceDetector && testing.Short() {
-		t.Skip("the suite runs twice")
-	}
+	alone(t)
 	cmd := exec.CommandContext(t.Context(), must(os.Executable()), "-test.v", "-test.short",
 		"-test.skip", "^TestNoOutput|Kills$|^TestDiskErrors|^TestJudge|^TestAgeTool|EveryByteCounts$|^TestEnvelopeRecords|^TestStoreModel")
 	cmd.Env = append(os.Environ(), inCanary+"=1")

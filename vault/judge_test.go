@@ -21,6 +21,7 @@ import (
 // ask gives questions to a program, one a line, and decodes its answers.
 func ask[Q, A any](t *testing.T, questions []Q, tool string, args ...string) []A {
 	t.Helper()
+	alone(t)
 	var in bytes.Buffer
 	for _, q := range questions {
 		require.NoError(t, stdjson.NewEncoder(&in).Encode(q))

@@ -130,16 +130,3 @@ func (s Secret) Destroy() {
 	}
 	clear(b.data)
 }
-
-// copyOf calls f with a copy of the bytes of s that is wiped after f.
-func copyOf(s Secret, f func(b []byte) error) error {
-	var b []byte
-	if err := s.Use(func(data []byte) error {
-		b = append(b, data...)
-		return nil
-	}); err != nil {
-		return err
-	}
-	defer clear(b)
-	return f(b)
-}
