@@ -37,10 +37,10 @@ func (s *session) reserve(n int) *buffer {
 	if kind == len(trays) {
 		return s.newTrayLocked(1, n).take(s, n)
 	}
-	t := s.trays[kind]
+	t := s.trays()[kind]
 	if t == nil || t.used == len(t.buffers) || len(t.room) < n {
 		t = s.newTrayLocked(trays[kind].buffers, trays[kind].room)
-		s.trays[kind] = t
+		s.trays()[kind] = t
 	}
 	return t.take(s, n)
 }

@@ -102,7 +102,7 @@ func (v *Vault) PurposeKey(purpose string, n uint32) (Secret, error) {
 			return err
 		})
 	}
-	v.tell(eventKey, "purpose", err)
+	v.tell(eventKey, place{purposePath, 0}.String(), err)
 	if err != nil {
 		return Secret{}, err
 	}

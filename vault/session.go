@@ -24,7 +24,7 @@ type session struct {
 
 	mu     sync.Mutex
 	handed map[*handed]struct{} // bytes of Secrets that are in use; guarded by mu
-	trays  [len(trays)]*tray    // of the next Secrets; guarded by mu
+	trays  func() []*tray       // of the next Secrets, by kind; guarded by mu; a function as printers follow pointers
 }
 
 // newSession copies a seed to a page of its own.
@@ -35,7 +35,11 @@ func newSession(seed *[seedBytes]byte, ttl time.Duration) *session {
 	defer clear(root[:])
 	guarded(func() { derive(seed[:], nil, &root) })
 	copy(p.root(), root[:])
-	return &session{page: p, cache: newCache(p, ttl), began: time.Now(), handed: make(map[*handed]struct{})}
+	current := make([]*tray, len(trays))
+	return &session{
+		page: p, cache: newCache(p, ttl), began: time.Now(),
+		handed: make(map[*handed]struct{}), trays: func() []*tray { return current },
+	}
 }
 
 // lockAfter has lock called after a time d without use. It is called before s is shared.
@@ -105,7 +109,7 @@ func (s *session) end() {
 			clear(h.bytes())
 		}
 		clear(s.handed)
-		clear(s.trays[:])
+		clear(s.trays())
 	})
 }
 

@@ -110,7 +110,10 @@ func inMemory(seed *[seedBytes]byte, o *Options) (*Vault, error) {
 	}
 	check := checkOf(seed[:])
 	v.contents.state = v.freshState(check)
-	return v, v.adopt(&opened{*seed, check, "memory"}, ErrWrongPhrase)
+	if err := v.adopt(&opened{*seed, check, "memory"}, ErrWrongPhrase); err != nil {
+		return nil, err
+	}
+	return v, nil
 }
 
 // freshState is the state of a vault that begins.
@@ -131,7 +134,10 @@ func Create(dir string, p Phrase, passphrase Secret, o *Options) (*Vault, error)
 	if err != nil {
 		return nil, err
 	}
-	return v, v.create(dir, &seed)
+	if err := v.create(dir, &seed); err != nil {
+		return nil, err
+	}
+	return v, nil
 }
 
 // create makes the folder of v, which is new.
@@ -321,35 +327,43 @@ type opened struct {
 // error if it is not. It wipes the seed.
 func (v *Vault) adopt(found *opened, foreign error) error {
 	defer clear(found.seed[:])
-	v.writing.Lock()
-	defer v.writing.Unlock()
-	if err := v.lockedOnly(); err != nil {
-		return err
-	}
-	s := newSession(&found.seed, v.opts.CacheTTL)
-	c, problem, err := v.verified(s, found.check, foreign)
+	problem, err := v.begin(found, foreign)
 	if err != nil {
-		s.end()
 		return err
 	}
-	if v.opts.Events != nil {
-		s.event = v.tell
-	}
-	v.mu.Lock()
-	if v.closed { // writing does not keep Close out of memory vaults
-		v.mu.Unlock()
-		s.end()
-		return ErrLocked
-	}
-	s.lockAfter(v.opts.AutoLock, func() { v.lock(s) })
-	v.session.Store(s)
-	v.contents = c
-	v.mu.Unlock()
 	if problem != nil {
 		v.tell(eventWarning, storeName, problem)
 	}
 	v.tell(eventUnlock, found.way, nil)
 	return nil
+}
+
+// begin is adopt without its events. problem is what recovery had to put up with.
+func (v *Vault) begin(found *opened, foreign error) (problem, err error) {
+	v.writing.Lock()
+	defer v.writing.Unlock()
+	if err := v.lockedOnly(); err != nil {
+		return nil, err
+	}
+	s := newSession(&found.seed, v.opts.CacheTTL)
+	c, problem, err := v.verified(s, found.check, foreign)
+	if err != nil {
+		s.end()
+		return nil, err
+	}
+	if v.opts.Events != nil {
+		s.event = v.tell
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.closed { // writing does not keep Close away
+		s.end()
+		return nil, ErrLocked
+	}
+	s.lockAfter(v.opts.AutoLock, func() { v.lock(s) })
+	v.session.Store(s)
+	v.contents = c
+	return problem, nil
 }
 
 // verified gives what a session may work with. The caller has writing.
