@@ -116,6 +116,9 @@ func (r *Router) register(ctx context.Context, s session.Session, a admission) (
 	c := newConn(s, a.svc.ALPN, a.over, a.id)
 	c.maxStreams = r.accounts().limits.maxStreams()
 	c.log = r.log()
+	if a.from != nil {
+		c.local = a.from.id
+	}
 	lc, err := r.enlist(ctx, c, a)
 	if err != nil {
 		return nil, nil, err
