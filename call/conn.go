@@ -52,6 +52,7 @@ type link struct {
 	err         error               // guarded by mu; why the link ended
 	out         map[uint64]*outCall // guarded by mu; calls we make
 	in          map[string]*inCall  // guarded by mu; calls the peer makes
+	foreign     map[string]*outCall // guarded by mu; of out, those with an id of another connection
 	lanes       map[*lane]struct{}  // guarded by mu
 	shared      [maxSharedStreams]*lane
 	one         *lane         // guarded by mu; the only lane of a single link
@@ -100,11 +101,11 @@ func (l *link) appendID(b []byte, n uint64) []byte {
 	return strconv.AppendUint(append(b, l.prefix...), n, 10)
 }
 
-// ours finds our call of an id. Ids of other shapes are nobody's.
+// oursLocked finds our call of an id.
 func (l *link) oursLocked(id []byte) *outCall {
 	rest, ok := cut(id, l.prefix)
 	if !ok {
-		return nil
+		return l.foreign[string(id)]
 	}
 	n, rest, ok := cutUint(rest)
 	if !ok || len(rest) > 0 {
@@ -226,7 +227,7 @@ func (l *link) fail(err error) {
 		l.err = net.ErrClosed
 	}
 	out, in := l.out, l.in
-	l.out, l.in = nil, nil
+	l.out, l.in, l.foreign = nil, nil, nil
 	idle := l.idle
 	l.idle = nil
 	lanes := l.lanes

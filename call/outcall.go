@@ -2,7 +2,6 @@ package call
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 	"strconv"
@@ -12,7 +11,6 @@ import (
 	"github.com/alkdev/alknet"
 	"github.com/alkdev/alknet/call/codes"
 	"github.com/alkdev/alknet/internal/safe"
-	"github.com/alkdev/alknet/internal/strictjson"
 )
 
 // An outCall is a call that we make over a link: the caller's end of it.
@@ -35,9 +33,9 @@ type outCall struct {
 	sent     atomic.Uint64
 	held     atomic.Int64
 	unwatch  func() bool
-	begun    bool // the request was written
-	closed   bool // no more input
-	retake   bool // it continues a subscription: no window is charged anew
+	begun    bool   // the request was written
+	closed   bool   // no more input
+	wire     string // its id, if that is one of another connection; "": prefix and n
 }
 
 // getOutLocked takes a call from the free list, or makes one.
@@ -56,7 +54,7 @@ func (l *link) getOutLocked() *outCall {
 func (l *link) putOut(c *outCall) {
 	c.box.reset()
 	c.ctx, c.o, c.ln, c.peer, c.unwatch = nil, Options{}, nil, nil, nil
-	c.begun, c.closed, c.nextOut = false, false, 0
+	c.begun, c.closed, c.nextOut, c.wire = false, false, 0, ""
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.err == nil && len(l.freeOut) < maxFreeCalls {
@@ -143,9 +141,16 @@ func (c *outCall) enter(ln *lane, req *request) error {
 	if l.err != nil {
 		return errorf(codes.Unavailable, "the connection has ended").ran(runNo).because(l.err)
 	}
-	if c.n == 0 || !c.retake {
-		l.next++
-		c.n = l.next
+	l.next++
+	c.n = l.next
+	if c.wire != "" {
+		if l.foreign[c.wire] != nil {
+			return errorf(codes.InvalidRequest, "the subscription goes on already").ran(runNo)
+		}
+		if l.foreign == nil {
+			l.foreign = make(map[string]*outCall)
+		}
+		l.foreign[c.wire] = c
 	}
 	c.ln = ln
 	l.out[c.n] = c
@@ -173,16 +178,24 @@ func (c *outCall) write(ln *lane, req *request, input []byte, raw bool) {
 	}
 	var id [64]byte
 	start := len(*b)
-	*b = appendFrameHead(*b, evRequested, c.l.appendID(id[:0], c.n))
+	*b = appendFrameHead(*b, evRequested, c.appendID(id[:0]))
 	*b = endFrame(req.appendPayload(*b, input, !raw && !req.inputs && len(input) > 0), start)
 	if raw {
-		*b = appendRawFrame(*b, rawInput, c.l.appendID(id[:0], c.n), 0, input)
+		*b = appendRawFrame(*b, rawInput, c.appendID(id[:0]), 0, input)
 	}
 	if bulk {
 		w.endBulk()
 	} else {
 		w.end(c.ctx.Done() == nil) // who may be called away does not write for others
 	}
+}
+
+// appendID appends the id of the call.
+func (c *outCall) appendID(b []byte) []byte {
+	if c.wire != "" {
+		return append(b, c.wire...)
+	}
+	return c.l.appendID(b, c.n)
 }
 
 // request is what the call says beside its input.
@@ -201,7 +214,11 @@ func (c *outCall) request() (*request, error) {
 		req.window = c.l.s.lim.WindowBytes
 		req.resumable = c.peer.resume
 		c.in = newInflow(req.window, c.l.s.lim.MaxWindowBytes)
-		if c.o.After > 0 || c.o.ResumeToken != "" {
+		if r := c.o.Resume; r != nil {
+			c.o.After, c.o.ResumeToken = r.Last()
+			c.wire = r.wireID()
+		}
+		if c.o.After > 0 || c.o.ResumeToken != "" || c.wire != "" {
 			req.resumes, req.after, req.resume = true, c.o.After, []byte(c.o.ResumeToken)
 		}
 		c.nextOut = c.o.After
@@ -257,306 +274,6 @@ func claim(id *alknet.Identity) []byte {
 	return append([]byte(nil), buf.Bytes()...)
 }
 
-// lane is the stream for the call.
-func (c *outCall) lane(size int) (*lane, error) {
-	l := c.l
-	if l.single {
-		ln, err := l.waitOne(c.ctx)
-		return ln, err
-	}
-	if c.shareable(size) {
-		return l.sharedLane(c.ctx)
-	}
-	return l.ownLane(c.ctx)
-}
-
-// ownLane opens a stream for one call.
-func (l *link) ownLane(ctx context.Context) (*lane, error) {
-	st, err := l.conn.OpenStream(ctx)
-	if err != nil {
-		return nil, openError(ctx, err)
-	}
-	ln := l.newLane(st, true)
-	if ln == nil {
-		st.Reset(alknet.CodeOK)
-		return nil, errorf(codes.Unavailable, "the connection has ended").ran(runNo)
-	}
-	ln.own = true
-	return ln, nil
-}
-
-func openError(ctx context.Context, err error) error {
-	if cerr := ctx.Err(); cerr != nil {
-		return asError(cerr).ran(runNo)
-	}
-	return errorf(codes.Unavailable, "the connection has ended").ran(runNo).because(err)
-}
-
-// sharedLane returns one of the long-lived streams: the first, unless much waits
-// to be written on it.
-func (l *link) sharedLane(ctx context.Context) (*lane, error) {
-	for i := range l.shared {
-		l.mu.Lock()
-		ln := l.shared[i]
-		l.mu.Unlock()
-		if ln == nil {
-			return l.openShared(ctx, i)
-		}
-		if i == len(l.shared)-1 || ln.w.pending() < maxTurn {
-			return ln, nil
-		}
-	}
-	return nil, io.ErrUnexpectedEOF // not reached: the last one is taken
-}
-
-// openShared opens shared stream i, unless somebody else just did.
-func (l *link) openShared(ctx context.Context, i int) (*lane, error) {
-	ln, err := l.ownLane(ctx)
-	if err != nil {
-		return nil, err
-	}
-	ln.own = false
-	l.mu.Lock()
-	if had := l.shared[i]; had != nil || l.err != nil {
-		l.mu.Unlock()
-		ln.st.Reset(alknet.CodeOK) // nothing was sent on it
-		ln.finish()
-		if had == nil {
-			return nil, errorf(codes.Unavailable, "the connection has ended").ran(runNo)
-		}
-		return had, nil
-	}
-	l.shared[i] = ln
-	l.mu.Unlock()
-	safe.Go(&l.wg, l.crashed, ln.run)
-	return ln, nil
-}
-
-// takeOut removes a live call of ours; who does so ends it.
-func (l *link) takeOut(id []byte) *outCall {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	c := l.oursLocked(id)
-	if c != nil {
-		l.removeOutLocked(c)
-	}
-	return c
-}
-
-func (l *link) removeOutLocked(c *outCall) {
-	delete(l.out, c.n)
-	l.unscheduleLocked(&c.due)
-}
-
-// remove is takeOut of a call; false: it has ended already.
-func (c *outCall) remove() bool {
-	c.l.mu.Lock()
-	defer c.l.mu.Unlock()
-	if c.l.out[c.n] != c {
-		return false
-	}
-	c.l.removeOutLocked(c)
-	return true
-}
-
-// answered acts on what the callee sent. It is called by the lane's reader.
-func (l *link) answered(ln *lane, ev *event, size int) {
-	l.mu.Lock()
-	c := l.oursLocked(ev.id)
-	if c == nil || c.ln != ln {
-		l.mu.Unlock()
-		l.s.dropped.Add(1)
-		return
-	}
-	item := ev.typ == evResponded && c.items
-	if !item && ev.typ != evNotice {
-		l.removeOutLocked(c)
-	}
-	l.mu.Unlock()
-	switch {
-	case item:
-		c.item(ev, size)
-	case ev.typ == evNotice:
-		c.notice(ev)
-		return
-	case ev.typ == evResponded:
-		own := ln.own
-		data := ev.data
-		if !ev.raw {
-			data = orNull(data)
-		}
-		c.box.putLast(itemOf(ev, data, size), io.EOF) // the call may be gone now
-		if own {
-			ln.over.Store(true)
-		}
-		return
-	case ev.typ == evCompleted:
-		c.completed(ev)
-	default:
-		c.fail(parseError(ev.payload))
-	}
-}
-
-func itemOf(ev *event, data []byte, size int) item {
-	return item{data: data, raw: ev.raw, seq: ev.seq, token: ev.token, frame: size}
-}
-
-// item takes one output of a stream.
-func (c *outCall) item(ev *event, size int) {
-	c.nextOut++
-	switch {
-	case !c.peer.credit:
-		ev.seq = c.nextOut // a base peer does not count
-	case ev.seq != c.nextOut:
-		c.lose(dataLoss(c.nextOut, ev.seq))
-		return
-	}
-	if err := c.l.mem.Reserve(int64(size)); err != nil {
-		c.lose(memoryError(err))
-		return
-	}
-	c.held.Add(int64(size))
-	data := ev.data
-	if !ev.raw {
-		data = orNull(data)
-	}
-	held := c.box.put(itemOf(ev, data, size))
-	if held == 0 {
-		c.unhold(int64(size))
-	} else if !c.peer.credit && held > baseBufferBytes {
-		c.lose(errorf(codes.SlowConsumer, "more than %d bytes of items wait", baseBufferBytes).ran(runUnknown))
-	}
-}
-
-// lose ends the call from our side, and tells the callee.
-func (c *outCall) lose(e *Error) {
-	if c.remove() {
-		c.l.sendAbort(c)
-		c.fail(e)
-	}
-}
-
-// completed is the end of a stream of outputs.
-func (c *outCall) completed(ev *event) {
-	var body struct {
-		Last *uint64 `json:"last"`
-	}
-	if err := strictjson.Decode(orNull(ev.payload), &body); err == nil && body.Last != nil && *body.Last != c.nextOut {
-		c.fail(errorf(codes.DataLoss, "the stream has %d items, of which %d came", *body.Last, c.nextOut).ran(runYes))
-		return
-	}
-	if !c.items { // a subscription where one answer was due
-		c.fail(errorf(codes.InvalidOperationType, "%s answers with a stream", c.op).ran(runYes))
-		return
-	}
-	c.finish(io.EOF)
-}
-
-// fail ends the call with an error. The call was removed by who calls it.
-func (c *outCall) fail(e *Error) { c.finish(e) }
-
-// finish ends the call.
-func (c *outCall) finish(err error) {
-	if c.unwatch != nil {
-		c.unwatch()
-	}
-	c.out.open()
-	ln := c.ln
-	c.box.finish(err) // the call may be gone now
-	if ln != nil && ln.own {
-		ln.over.Store(true)
-		_ = ln.st.SetReadDeadline(longAgo) // its reader need not wait for the peer to close
-	}
-}
-
-// longAgo is a deadline that has passed.
-var longAgo = time.Unix(1, 0)
-
-// memoryError is the refusal of a budget.
-func memoryError(err error) *Error {
-	e := limitError("max_conn_buffered_bytes", 0).because(err)
-	return e.ran(runUnknown)
-}
-
-// notice hands a notice on.
-func (c *outCall) notice(ev *event) {
-	var body struct {
-		Name   string          `json:"name"`
-		Detail json.RawMessage `json:"detail"`
-	}
-	if f := c.o.OnNotice; f != nil && strictjson.Decode(ev.payload, &body) == nil {
-		f(body.Name, body.Detail)
-	}
-}
-
-// contextEnded ends the call because its caller's context did.
-func (c *outCall) contextEnded() {
-	if c.remove() {
-		c.l.sendAbort(c)
-		c.fail(ctxError(c.ctx.Err()))
-	}
-}
-
-// expire ends the call at the deadline that we gave it.
-func (c *outCall) expire() {
-	if c.remove() {
-		c.l.sendAbort(c)
-		c.fail(errorf(codes.Timeout, "deadline exceeded").ran(runUnknown).because(context.DeadlineExceeded))
-	}
-}
-
-// sendAbort tells the callee that nobody waits for a call any more. It never
-// blocks.
-func (l *link) sendAbort(c *outCall) {
-	if c.ln == nil {
-		return
-	}
-	var id [64]byte
-	frame := func(b []byte) []byte {
-		start := len(b)
-		return endFrame(append(appendFrameHead(b, evAborted, l.appendID(id[:0], c.n)), emptyObject...), start)
-	}
-	if c.ln.w.tryAppend(true, frame) {
-		return
-	}
-	if c.peer.mux && !l.single {
-		l.mu.Lock()
-		shared := l.shared[0]
-		l.mu.Unlock()
-		if shared != nil && shared.w.tryAppend(true, frame) {
-			return
-		}
-	}
-	if l.single {
-		return
-	}
-	safe.Go(&l.wg, l.crashed, func() { // on a stream of its own: the peer's reader of the old one is busy
-		ctx, cancel := context.WithTimeout(l.ctx, helloTimeout)
-		defer cancel()
-		st, err := l.conn.OpenStream(ctx)
-		if err == nil {
-			_, _ = st.Write(frame(nil)) // the peer may be gone
-			_ = st.Close()
-		}
-		if c.ln.own {
-			c.ln.st.Reset(alknet.CodeOK)
-		}
-	})
-}
-
-// credited lets a stream of inputs go on.
-func (l *link) credited(id []byte, bytes int64, seq uint64) {
-	l.mu.Lock()
-	c := l.oursLocked(id)
-	l.mu.Unlock()
-	if c == nil || !c.out.limited.Load() {
-		return
-	}
-	if !c.out.grant(bytes, seq, c.sent.Load()) {
-		c.lose(errorf(codes.DataLoss, "credit for what was not sent").ran(runUnknown))
-	}
-}
-
 // send sends an input.
 func (c *outCall) send(data []byte, raw, checked bool) error {
 	if err := checkJSON(data, raw, checked); err != nil {
@@ -595,9 +312,9 @@ func (c *outCall) sendItem(data []byte, raw bool) error {
 	var id [64]byte
 	start := len(w.bulk)
 	if raw {
-		w.bulk = appendRawFrame(w.bulk, rawInput, c.l.appendID(id[:0], c.n), seq, data)
+		w.bulk = appendRawFrame(w.bulk, rawInput, c.appendID(id[:0]), seq, data)
 	} else {
-		w.bulk = appendFrameHead(w.bulk, evItem, c.l.appendID(id[:0], c.n))
+		w.bulk = appendFrameHead(w.bulk, evItem, c.appendID(id[:0]))
 		w.bulk = strconv.AppendUint(append(w.bulk, preSeq...), seq, 10)
 		w.bulk = append(append(append(w.bulk, `,"input":`...), data...), '}')
 		w.bulk = endFrame(w.bulk, start)
@@ -627,7 +344,7 @@ func (c *outCall) closeSend() error {
 	}
 	var id [64]byte
 	start := len(w.bulk)
-	w.bulk = appendFrameHead(w.bulk, evEnd, c.l.appendID(id[:0], c.n))
+	w.bulk = appendFrameHead(w.bulk, evEnd, c.appendID(id[:0]))
 	w.bulk = append(strconv.AppendUint(append(w.bulk, `{"last":`...), c.sent.Load(), 10), '}')
 	w.bulk = endFrame(w.bulk, start)
 	w.endBulk()
@@ -674,7 +391,7 @@ func (c *outCall) taken(it item) {
 	var id [64]byte
 	c.ln.w.tryAppend(false, func(b []byte) []byte {
 		start := len(b)
-		b = appendFrameHead(b, evCredit, c.l.appendID(id[:0], c.n))
+		b = appendFrameHead(b, evCredit, c.appendID(id[:0]))
 		return endFrame(appendCredit(b, grant, it.seq, false), start)
 	})
 }
@@ -701,32 +418,4 @@ func (c *outCall) cancel(e *Error) {
 	}
 	c.box.discard(e)
 	c.unhold(c.held.Load())
-}
-
-// laneLost fails the calls of ours that were to be answered on a lane.
-func (l *link) laneLost(ln *lane, cause error) {
-	var lost []*outCall
-	l.mu.Lock()
-	for _, c := range l.out {
-		if c.ln == ln {
-			lost = append(lost, c)
-			l.removeOutLocked(c)
-		}
-	}
-	for i := range l.shared {
-		if l.shared[i] == ln {
-			l.shared[i] = nil
-		}
-	}
-	l.mu.Unlock()
-	if len(lost) == 0 {
-		return
-	}
-	e := errorf(codes.Unavailable, "the stream ended before the answer").ran(runUnknown).because(cause)
-	if ae, ok := errors.AsType[*alknet.Error](cause); ok && ae.Remote && ae.Code == alknet.CodeLimit {
-		e = limitError("max_frame_bytes of the peer", 0).because(cause)
-	}
-	for _, c := range lost {
-		c.fail(e)
-	}
 }

@@ -57,11 +57,12 @@ func (r *Request) Capability(name string) (Secret, bool) {
 // Go runs f in a goroutine that ends before the call does: the answer waits for
 // it. An error of f is the call's if the handler itself has none; a panic ends
 // the call at once. It is called by the handler, not by what Go has started.
-func (r *Request) Go(f func(ctx context.Context) error) {
-	c := r.c
+func (r *Request) Go(f func(ctx context.Context) error) { r.c.spawn(f) }
+
+// spawn is Request.Go.
+func (c *inCall) spawn(f func(ctx context.Context) error) {
 	failed := func(err error) {
-		var pe *safe.PanicError
-		if errors.As(err, &pe) {
+		if pe, ok := errors.AsType[*safe.PanicError](err); ok {
 			err = c.panicked(pe)
 		}
 		c.endWith(asError(err))

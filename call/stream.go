@@ -99,7 +99,7 @@ func (s *Stream) Forward(ctx context.Context, to Caller, op string, o Options) e
 	if !ok {
 		return errorf(codes.Internal, "forward: no request in the context")
 	}
-	r.Go(func(context.Context) error {
+	r.c.spawn(func(context.Context) error {
 		for {
 			if err := forwardItem(s, out); err != nil {
 				if errors.Is(err, io.EOF) || r.c.over() {
@@ -147,6 +147,14 @@ func forwardOutputs(to, from *Stream) error {
 			return err
 		}
 	}
+}
+
+// wireID is the id of a call that went over a connection; "": of any other.
+func (s *Stream) wireID() string {
+	if c, ok := s.end.(*outCall); ok && c.begun {
+		return string(c.appendID(nil))
+	}
+	return ""
 }
 
 // checkJSON refuses what would break a frame.
