@@ -24,6 +24,9 @@ func (c *inCall) gate() error {
 	if err == nil {
 		err = c.prepare(entry)
 	}
+	if err == errResumed {
+		return err
+	}
 	if err = c.audit(name, err); err != nil {
 		return err
 	}
@@ -36,6 +39,9 @@ func (c *inCall) gate() error {
 // decide finds the operation and judges the caller.
 func (c *inCall) decide(name string) (*entry, *Error) {
 	if err := c.identify(); err != nil {
+		return nil, err
+	}
+	if err := c.resume(); err != nil {
 		return nil, err
 	}
 	if err := c.loops(); err != nil {
@@ -273,6 +279,7 @@ func (c *inCall) prepare(e *entry) *Error {
 	}
 	c.flow()
 	c.clock(e)
+	c.retain()
 	return nil
 }
 

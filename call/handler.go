@@ -128,7 +128,7 @@ func (a asCaller) Open(ctx context.Context, op string, o Options) (*Stream, erro
 	if err := ctx.Err(); err != nil {
 		return nil, asError(err).ran(runNo)
 	}
-	return &Stream{end: a.h.open(ctx, op, o, a.who).loc}, nil
+	return a.h.open(ctx, op, o, a.who).loc.stream()
 }
 
 // Operations are the ones that id may see, sorted by name. etag changes when

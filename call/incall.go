@@ -97,7 +97,7 @@ func (c *inCall) recycle() {
 
 // owner is who waits for the goroutines of the call.
 func (c *inCall) owner() *sync.WaitGroup {
-	if c.l != nil {
+	if c.l != nil && !c.meta.resumable && !c.meta.resumes {
 		return &c.l.wg
 	}
 	return &c.s.wg
@@ -148,7 +148,27 @@ func (l *link) running(id []byte) *inCall {
 	return l.in[string(id)]
 }
 
+// home is where the call is answered now; nil, nil: its connection was lost, or
+// it was made in this process.
+func (c *inCall) home() (*link, *lane) {
+	c.mu.Lock()
+	keep := c.keep
+	c.mu.Unlock()
+	if keep == nil {
+		return c.l, c.ln
+	}
+	keep.mu.Lock()
+	defer keep.mu.Unlock()
+	return keep.l, keep.ln
+}
+
 // drop forgets a live call: its id is free again.
+func (c *inCall) drop() {
+	if l, _ := c.home(); l != nil {
+		l.drop(c)
+	}
+}
+
 func (l *link) drop(c *inCall) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -228,9 +248,11 @@ func fmtPanic(v any) string {
 
 // handlerDone answers the call, if nothing else has ended it, and frees its place.
 func (c *inCall) handlerDone(err error) {
-	if c.l != nil {
-		c.l.drop(c)
+	if errors.Is(err, errResumed) {
+		c.handedOver()
+		return
 	}
+	c.drop()
 	first := c.done.CompareAndSwap(false, true)
 	c.freePlace()
 	if c.key != nil {
@@ -244,12 +266,21 @@ func (c *inCall) handlerDone(err error) {
 	c.ctx.cancel(context.Canceled)
 	c.box.discard(io.EOF)
 	c.giveBack()
-	if c.ln != nil {
-		c.ln.remove(c)
+	if _, ln := c.home(); ln != nil {
+		ln.remove(c)
 	}
 	if c.loc == nil {
 		c.recycle()
 	}
+}
+
+// handedOver ends a call that another, which waited for it, goes on with.
+func (c *inCall) handedOver() {
+	c.done.Store(true)
+	c.freePlace()
+	c.ctx.cancel(context.Canceled)
+	c.ln.remove(c)
+	c.recycle()
 }
 
 // freePlace ends the counting of the handler.
@@ -314,9 +345,7 @@ func (c *inCall) stopWith(e *Error, cause error) bool {
 	if !c.done.CompareAndSwap(false, true) {
 		return false
 	}
-	if c.l != nil {
-		c.l.drop(c)
-	}
+	c.drop()
 	c.conclude(e)
 	c.wakeUp(e, cause)
 	return true
@@ -334,22 +363,20 @@ func (c *inCall) abort(e *Error, confirm bool) {
 	if !c.done.CompareAndSwap(false, true) {
 		return
 	}
-	if c.l != nil {
-		c.l.drop(c)
-	}
+	c.drop()
 	c.mu.Lock()
 	keep := c.keep
 	c.mu.Unlock()
-	if keep != nil {
-		keep.end(e)
-	}
 	c.record(e)
 	if c.loc != nil {
 		c.loc.box.finish(e)
 	}
 	c.wakeUp(e, context.Canceled)
-	if confirm && c.ln != nil && c.l.features().abort {
+	if confirm && c.l != nil && c.peer.abort {
 		c.emitAborted()
+	}
+	if keep != nil {
+		keep.abandon()
 	}
 }
 

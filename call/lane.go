@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"sync"
 	"sync/atomic"
 
@@ -389,7 +390,7 @@ func (ln *lane) ended(err error) {
 	if !clean {
 		ln.complain(err)
 		ln.w.fail(err)
-		if !ln.l.connEnded() {
+		if !errors.Is(err, net.ErrClosed) && !ln.l.connEnded() {
 			ln.abandon()
 		}
 	}
