@@ -258,7 +258,10 @@ func (c *inCall) prepare(e *entry) *Error {
 	r := &c.req
 	r.c, r.ID, r.Operation, r.Caller = c, c.id, string(c.meta.op), *c.who.id
 	r.IdempotencyKey = string(c.meta.key)
-	r.After, r.ResumeToken = c.meta.after, string(c.meta.resume)
+	if e.op.Resumable {
+		r.After, r.ResumeToken = c.meta.after, string(c.meta.resume)
+		c.sent.Store(c.meta.after)
+	}
 	if validTrace(c.meta.trace) {
 		r.Trace = string(c.meta.trace)
 	}

@@ -106,21 +106,24 @@ func (c *inCall) owner() *sync.WaitGroup {
 // admit counts a new call of the peer and notes it as live, or refuses it.
 func (l *link) admit(c *inCall) *Error {
 	c.begun = time.Now()
-	who := l.caller()
-	c.who = who
-	if err := l.s.reserve(who); err != nil {
-		return err
-	}
+	c.who = l.caller()
 	l.mu.Lock()
 	err := l.admitLocked(c)
 	l.mu.Unlock()
-	if err == nil && !c.ln.add(c) {
-		l.drop(c)
+	if err != nil {
+		return err
+	}
+	if err = l.s.reserve(c.who); err == nil {
+		if c.ln.add(c) {
+			return nil
+		}
+		l.s.release(c.who)
 		err = errorf(codes.Unavailable, "the stream has ended").ran(runNo)
 	}
-	if err != nil {
-		l.s.release(who)
-	}
+	l.drop(c)
+	l.mu.Lock()
+	l.runningHere--
+	l.mu.Unlock()
 	return err
 }
 
