@@ -249,8 +249,9 @@ func (l *link) fail(err error) {
 	for _, c := range out {
 		c.fail(lost)
 	}
+	goodbye := l.saidGoodbye()
 	for _, c := range in {
-		c.disconnected()
+		c.disconnected(goodbye)
 	}
 	for _, w := range idle {
 		close(w)
@@ -259,6 +260,21 @@ func (l *link) fail(err error) {
 	for ln := range lanes { // who reads hears of it
 		_ = ln.st.SetDeadline(time.Unix(1, 0))
 	}
+}
+
+// saidGoodbye reports whether the peer closed the connection of its own will: it
+// does not come back for what runs.
+func (l *link) saidGoodbye() bool {
+	select {
+	case <-l.conn.Done():
+	default:
+		return false
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	_, err := l.conn.OpenStream(ctx) // it fails, and says how the connection ended
+	e, ok := errors.AsType[*alknet.Error](err)
+	return ok && e.Remote && e.Code == alknet.CodeOK
 }
 
 // lost is what our callers hear when the connection ends.

@@ -157,6 +157,7 @@ func cloneIdentity(id alknet.Identity) alknet.Identity {
 func (h *Handler) Shutdown(ctx context.Context) error {
 	s := h.state()
 	links := s.beginDrain()
+	s.retained.clear()
 	for _, l := range links {
 		l.beginDrain(ctx)
 	}

@@ -383,13 +383,13 @@ func (c *inCall) abort(e *Error, confirm bool) {
 	}
 }
 
-// disconnected is what happens when the connection is lost: a resumable
-// subscription waits for its caller to come back, anything else is aborted.
-func (c *inCall) disconnected() {
+// disconnected is what happens when the connection is lost: a subscription waits
+// for its caller to come back, unless that said goodbye; anything else is aborted.
+func (c *inCall) disconnected(goodbye bool) {
 	c.mu.Lock()
 	keep := c.keep
 	c.mu.Unlock()
-	if keep != nil && keep.detach() {
+	if keep != nil && !goodbye && keep.detach() {
 		return
 	}
 	c.abort(errorf(codes.Cancelled, "the connection was lost").ran(runUnknown), false)

@@ -37,7 +37,7 @@ type mark struct {
 // retain keeps c from now on, if it can be kept.
 func (c *inCall) retain() {
 	if c.l == nil || !c.meta.resumable || !c.items || c.inputs || !c.peer.credit || !c.peer.resume ||
-		c.who.id.ID == "" || c.s.lim.ResumeGrace <= 0 {
+		c.who.id.ID == "" || c.s.lim.ResumeGrace <= 0 || c.s.builtin[c.entry.op.Name] == c.entry {
 		return
 	}
 	c.mu.Lock()
@@ -213,6 +213,19 @@ type retainer struct {
 const maxRetained = 8192
 
 func newRetainer(s *state) *retainer { return &retainer{s: s, byID: make(map[string]*retention)} }
+
+// clear gives up all of them.
+func (t *retainer) clear() {
+	t.mu.Lock()
+	all := make([]*retention, 0, len(t.byID))
+	for _, r := range t.byID {
+		all = append(all, r)
+	}
+	t.mu.Unlock()
+	for _, r := range all {
+		r.expire()
+	}
+}
 
 func (t *retainer) count() int {
 	t.mu.Lock()

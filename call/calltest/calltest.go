@@ -74,7 +74,13 @@ func (e *env) handler(ops ...call.Operation) *call.Handler {
 	var reg call.Registry
 	e.ok(reg.Register(testops.Operations(testops.Options{})...))
 	e.ok(reg.Register(ops...))
-	return &call.Handler{Registry: &reg}
+	h := &call.Handler{Registry: &reg}
+	e.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		e.ok(h.Shutdown(ctx)) // nothing runs or waits any more
+	})
+	return h
 }
 
 // client connects to h as id. back serves what h calls back.
