@@ -45,7 +45,7 @@ type inCall struct {
 	due      due
 	maxInput atomic.Int64
 	done     atomic.Bool // its terminal event was decided
-	box      mailbox     // inputs that arrive one by one
+	box      *mailbox    // inputs that arrive one by one; nil: they do not
 	in       inflow
 	nextIn   uint64 // the reader's: number of the next input item
 	out      outflow
@@ -55,6 +55,7 @@ type inCall struct {
 	gotInput bool // the handler's
 	answered bool // the handler's; reply holds the answer
 	reply    []byte
+	replyBuf *[]byte // where reply lies, from the pool
 	replyRaw bool
 	outBytes atomic.Int64
 
@@ -68,7 +69,7 @@ type inCall struct {
 	keep    *retention // guarded by mu; a resumable subscription; nil: it is not
 }
 
-// frames are buffers of requests.
+// frames are buffers of requests and answers.
 var frames = sync.Pool{New: func() any { return new([]byte) }}
 
 // newInCall makes the call that a frame on ln will start.
@@ -88,10 +89,15 @@ func (c *inCall) hold(body []byte) {
 
 // recycle gives the frame's buffer back. Nothing points into it any more.
 func (c *inCall) recycle() {
-	f := c.frame
-	c.frame, c.input = nil, nil
+	f, r := c.frame, c.replyBuf
+	c.frame, c.input, c.replyBuf = nil, nil, nil
 	if f != nil && cap(*f) <= maxPooledBytes {
 		frames.Put(f)
+	}
+	if r != nil && cap(c.reply) <= maxPooledBytes {
+		*r = c.reply[:0]
+		c.reply = nil
+		frames.Put(r)
 	}
 }
 
@@ -479,16 +485,18 @@ func (x *calleeEnd) send(data []byte, raw, checked bool) error {
 		return errorf(codes.Internal, "a second answer to a unary call")
 	}
 	c.answered, c.replyRaw = true, raw
+	if c.replyBuf == nil {
+		c.replyBuf = frames.Get().(*[]byte)
+		c.reply = (*c.replyBuf)[:0]
+	}
 	c.reply = append(c.reply[:0], data...)
 	return nil
 }
 
 // whyOver is what a handler hears that sends after the end.
 func (c *inCall) whyOver() error {
-	if err := c.ctx.Err(); err != nil {
-		return ctxError(err)
-	}
-	return errorf(codes.Cancelled, "the call is over")
+	c.ctx.cancel(context.Canceled) // whoever ended the call is about to
+	return ctxError(c.ctx.Err())
 }
 
 func (x *calleeEnd) closeSend() error { return nil }
