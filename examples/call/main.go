@@ -16,13 +16,13 @@ import (
 	"github.com/alkdev/alknet/call"
 )
 
-// Sum is the input of math/add: its schema is inferred, and inputs are checked.
-type Sum struct {
+// sum is the input of math/add: its schema is inferred, and inputs are checked.
+type sum struct {
 	A int `json:"a"`
 	B int `json:"b"`
 }
 
-func add(_ context.Context, in Sum) (int, error) { return in.A + in.B, nil }
+func add(_ context.Context, in sum) (int, error) { return in.A + in.B, nil }
 
 // serve offers math/add to every peer that proves a key.
 func serve(ctx context.Context, addr string) (*alknet.Endpoint, *alknet.Router) {
@@ -43,9 +43,9 @@ func ask(ctx context.Context, to alknet.Addr) {
 	c, err := call.Dial(ctx, ep, to, nil)
 	check(err)
 	defer c.Close()
-	sum, err := call.Call[int](ctx, c, "math/add", Sum{2, 3})
+	five, err := call.Call[int](ctx, c, "math/add", sum{2, 3})
 	check(err)
-	fmt.Println(c.Conn().Transport(), "2 + 3 =", sum)
+	fmt.Println(c.Conn().Transport(), "2 + 3 =", five)
 	_, err = call.Call[int](ctx, c, "math/add", map[string]any{"a": "two", "b": 3})
 	fmt.Println(err)
 }
