@@ -74,8 +74,18 @@ func (l *link) answered(ln *lane, ev *event, size int) {
 	case ev.typ == evCompleted:
 		c.completed(ev)
 	default:
-		c.fail(parseError(ev.payload))
+		c.fail(l.remoteError(ev.payload))
 	}
+}
+
+// remoteError reads a call.error, and notes through whom it came.
+func (l *link) remoteError(payload []byte) *Error {
+	e := parseError(payload)
+	if len(e.Origin) > maxHops {
+		e.Origin = e.Origin[:maxHops]
+	}
+	e.Origin = append([]string{l.conn.SharedIdentity().ID}, e.Origin...)
+	return e
 }
 
 func itemOf(ev *event, data []byte, size int) item {

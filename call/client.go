@@ -184,8 +184,13 @@ func (o *Options) check(op string) error {
 }
 
 // With returns c with options for the typed calls; what is set in o wins over
-// what they pass.
-func With(c Caller, o Options) Caller { return optioned{c, o} }
+// what they pass, and over an earlier With.
+func With(c Caller, o Options) Caller {
+	if w, ok := c.(optioned); ok {
+		return optioned{w.c, optioned{o: o}.merge(w.o)}
+	}
+	return optioned{c, o}
+}
 
 // optioned is a Caller with options.
 type optioned struct {

@@ -118,7 +118,9 @@ func (l *link) oursLocked(id []byte) *outCall {
 func (l *link) run() error {
 	defer l.stop(net.ErrClosed)
 	if !l.s.enlist(l) {
-		return &alknet.Error{Code: alknet.CodeShutdown, Reason: "draining"}
+		l.fail(&alknet.Error{Code: alknet.CodeShutdown, Reason: "draining"})
+		l.wg.Wait()
+		return l.reason()
 	}
 	defer l.s.forget(l)
 	unwatch := context.AfterFunc(l.ctx, func() { l.fail(context.Cause(l.ctx)) })

@@ -287,6 +287,9 @@ func (ln *lane) abortEvent(ev *event) {
 	if strictjson.Decode(orNull(ev.payload), &body) != nil {
 		body.Code = ""
 	}
+	if !body.Reply && ln.answers() && !ln.l.aborted() { // also for calls that have ended
+		return
+	}
 	if ln.byCallee(body.Reply, ev.id) {
 		if c := ln.l.takeOut(ev.id); c != nil {
 			e := errorf(codes.Cancelled, "aborted by the callee").ran(runUnknown)
@@ -295,9 +298,6 @@ func (ln *lane) abortEvent(ev *event) {
 			}
 			c.fail(e)
 		}
-		return
-	}
-	if !ln.l.aborted() {
 		return
 	}
 	if c := ln.l.running(ev.id); c != nil {
