@@ -250,17 +250,26 @@ func (w *writer) tryAppend(last bool, f func(b []byte) []byte) bool {
 	return true
 }
 
-// tryAppendBulk appends whole frames behind all items and never waits.
-func (w *writer) tryAppendBulk(frames []byte) {
+// tryAppendBulk appends whole frames behind all items and never waits. It reports
+// whether much has gathered.
+func (w *writer) tryAppendBulk(frames []byte) (full bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.err != nil {
-		return
+		return false
 	}
 	w.bulk = append(w.bulk, frames...)
 	if !w.busy {
 		w.busy = true
 		w.kickLocked()
+	}
+	return len(w.bulk) >= maxGathered
+}
+
+// awaitRoom waits until less has gathered.
+func (w *writer) awaitRoom() {
+	if w.beginBulk() == nil {
+		w.mu.Unlock()
 	}
 }
 
