@@ -25,12 +25,12 @@ type Conn struct {
 	maxStreams int
 	since      time.Time
 	identity   atomic.Pointer[Identity]
+	local      PeerID // of this end; zero: it has shown none
 	log        *slog.Logger
 	drainc     chan struct{} // closed when the Router drains
 
 	mu      sync.Mutex
-	drained bool   // guarded by mu; drainc is closed
-	onDrain func() // guarded by mu; called once drainc is closed
+	drained bool // guarded by mu; drainc is closed
 
 	bytesIn, bytesOut atomic.Int64
 	streams           atomic.Int64
@@ -61,18 +61,6 @@ func (c *Conn) drain() {
 	}
 	c.drained = true
 	close(c.drainc)
-	if c.onDrain != nil {
-		c.onDrain()
-	}
-}
-
-// whenDrained calls f, which must not block, once the connection is Draining.
-func (c *Conn) whenDrained(f func()) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.onDrain = f; c.drained {
-		f()
-	}
 }
 
 // isDraining reports whether drain was called.
@@ -88,6 +76,15 @@ func (c *Conn) ALPN() string { return c.alpn }
 // Identity is who the other end is. On a Conn that a Router serves it may
 // change when the Router authenticates its peers again.
 func (c *Conn) Identity() Identity { return c.identity.Load().clone() }
+
+// SharedIdentity is Identity without the copy, for handlers that judge every
+// request. What it points to is never changed, by nobody: a new Identity is a
+// new pointer.
+func (c *Conn) SharedIdentity() *Identity { return c.identity.Load() }
+
+// LocalID is the key with which this end is known to its peer; zero for
+// [NewConn] and for an end without a key.
+func (c *Conn) LocalID() PeerID { return c.local }
 
 // Transport is what carries the connection; 0 for a [Pipe].
 func (c *Conn) Transport() Transport { return c.over }
@@ -212,7 +209,9 @@ func NewConn(nc net.Conn, alpn string, peer Identity) *Conn {
 // holds 256 KiB each way, and works in a testing/synctest bubble.
 func Pipe(alpn string, client, server Identity) (c, s *Conn) {
 	dialled, accepted := session.NewPipe()
-	return newConn(dialled, alpn, 0, server.clone()), newConn(accepted, alpn, 0, client.clone())
+	c, s = newConn(dialled, alpn, 0, server.clone()), newConn(accepted, alpn, 0, client.clone())
+	c.local, s.local = client.Peer, server.Peer
+	return c, s
 }
 
 // logFailure logs what a handler reported about this connection.

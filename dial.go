@@ -109,6 +109,9 @@ func (e *Endpoint) adopt(s session.Session, to Addr, alpn string, over Transport
 		id = Identity{ID: to.Peer.String(), Peer: to.Peer}
 	}
 	c := newConn(s, alpn, over, id)
+	if !e.cfg.Anonymous && !to.Peer.IsZero() { // by name no certificate is sent
+		c.local = e.id
+	}
 	e.mu.Lock()
 	closed := e.closed
 	if !closed {

@@ -85,6 +85,11 @@ func (s *Stream) end() {
 // noteClose remembers when a stream last ended, for Conn.Close.
 func (c *Conn) noteClose() { c.lastClose.Store(max(1, int64(time.Since(c.since)))) }
 
+// OnAbort calls f, in its own goroutine and at most once, when the peer resets
+// the stream or stops reading it; the end of the connection may call it too.
+// The returned function withdraws f and reports whether it was still waiting.
+func (s *Stream) OnAbort(f func()) (stop func() bool) { return s.st.OnAbort(f) }
+
 // SetDeadline bounds reads and writes under way and to come; zero: no bound. On
 // [Raw] a write that timed out ends the connection.
 func (s *Stream) SetDeadline(t time.Time) error { return s.st.SetDeadline(t) }

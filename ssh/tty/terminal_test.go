@@ -72,8 +72,9 @@ func TestSignals(t *testing.T) {
 	require.Equal(t, "TERM", term.Wait().Signal)
 }
 
+// Without noflsh the kernel drops what is printed while it handles the character.
 func TestTypedInterrupt(t *testing.T) {
-	term := start(t, "trap 'echo got it; exit 3' INT; echo ready; while :; do sleep 0.02; done", Size{}, nil)
+	term := start(t, "stty noflsh; trap 'echo got it; exit 3' INT; echo ready; while :; do sleep 0.02; done", Size{}, nil)
 	_, err := io.ReadFull(term, make([]byte, len("ready\r\n")))
 	require.NoError(t, err)
 	_, err = term.Write([]byte{3})
