@@ -57,7 +57,7 @@ type Client struct {
 	wg   sync.WaitGroup
 
 	mu        sync.Mutex
-	err       error                      // guarded by mu; why it ended
+	err       error                      // guarded by mu; a panic that has ended it
 	listeners map[string]*remoteListener // guarded by mu; by listenKey
 }
 
@@ -217,9 +217,6 @@ func (c *Client) serve(chans <-chan xssh.NewChannel) {
 		c.opened(ch)
 	}
 	c.mu.Lock()
-	if c.err == nil {
-		c.err = net.ErrClosed
-	}
 	list := c.listeners
 	c.listeners = nil
 	c.mu.Unlock()
@@ -288,7 +285,14 @@ func (c *Client) Close() error {
 }
 
 // lost is the error of what the end of the connection has ended.
-func (c *Client) lost() error { return fmt.Errorf("ssh: the connection was lost: %w", net.ErrClosed) }
+func (c *Client) lost() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil {
+		return fmt.Errorf("ssh: the connection was lost: %w: %w", net.ErrClosed, c.err)
+	}
+	return fmt.Errorf("ssh: the connection was lost: %w", net.ErrClosed)
+}
 
 // open opens a channel, and does not wait longer than ctx.
 func (c *Client) open(ctx context.Context, kind string, payload []byte) (xssh.Channel, <-chan *xssh.Request, error) {
@@ -323,11 +327,14 @@ func (c *Client) open(ctx context.Context, kind string, payload []byte) (xssh.Ch
 // goes runs f with the client, unless it has ended.
 func (c *Client) goes(f func()) error {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.listeners == nil {
+	over := c.listeners == nil
+	if !over {
+		safe.Go(&c.wg, c.fail, f)
+	}
+	c.mu.Unlock()
+	if over {
 		return c.lost()
 	}
-	safe.Go(&c.wg, c.fail, f)
 	return nil
 }
 
