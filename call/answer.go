@@ -146,6 +146,9 @@ func (c *outCall) finish(err error) {
 	}
 	c.out.open()
 	ln := c.ln
+	if ln != nil && c.o.InputStream {
+		ln.w.wake()
+	}
 	c.box.finish(err) // the call may be gone now
 	if ln != nil && ln.own {
 		ln.over.Store(true)

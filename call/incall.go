@@ -382,6 +382,9 @@ func (c *inCall) wakeUp(e *Error, cause error) {
 	c.ctx.cancel(cause)
 	c.box.finish(e)
 	c.out.open()
+	if _, ln := c.home(); ln != nil {
+		ln.w.wake()
+	}
 }
 
 // abort ends the call because its caller wants no answer. confirm: it is told.

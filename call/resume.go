@@ -49,7 +49,7 @@ func (c *inCall) retain() {
 func (r *retention) send(seq uint64, token string, data []byte, raw bool) error {
 	wait, err := r.sendNow(seq, token, data, raw)
 	if wait != nil {
-		wait.awaitRoom()
+		wait.awaitRoom(&r.c.done)
 	}
 	return err
 }
