@@ -184,12 +184,19 @@ func (c *outCall) contextEnded() {
 	}
 }
 
+// claimLocked removes the call, if it has not ended: it may be used again then.
+func (c *outCall) claimLocked() bool {
+	if c.l.out[c.n] != c {
+		return false
+	}
+	c.l.removeOutLocked(c)
+	return true
+}
+
 // expire ends the call at the deadline that we gave it.
 func (c *outCall) expire() {
-	if c.remove() {
-		c.l.sendAbort(c)
-		c.fail(errorf(codes.Timeout, "deadline exceeded").ran(runUnknown).because(context.DeadlineExceeded))
-	}
+	c.l.sendAbort(c)
+	c.fail(errorf(codes.Timeout, "deadline exceeded").ran(runUnknown).because(context.DeadlineExceeded))
 }
 
 // credited lets a stream of inputs go on.

@@ -421,6 +421,9 @@ func (c *inCall) disconnected(goodbye bool) {
 	c.abort(errorf(codes.Cancelled, "the connection was lost").ran(runUnknown), false)
 }
 
+// claimLocked is for the deadlines: done decides.
+func (c *inCall) claimLocked() bool { return true }
+
 // expire ends the call at its deadline, whatever its handler does.
 func (c *inCall) expire() {
 	c.s.overrunning.Add(1)
