@@ -102,7 +102,7 @@ func (c *inCall) appendEnd(b []byte, e *Error) []byte {
 	switch {
 	case e != nil:
 		b = appendFrameHead(b, evError, []byte(c.id))
-		return endFrame(e.appendPayload(b, c.who != nil && c.who.explain), start)
+		return endFrame(e.appendPayload(b, true), start) // visible has taken out what is not for this caller
 	case c.items:
 		b = appendFrameHead(b, evCompleted, []byte(c.id))
 		if c.peer.credit {

@@ -343,8 +343,13 @@ func (c *inCall) conclude(err error) {
 	}
 }
 
-// visible is the error as its caller may see it: an undeclared code is INTERNAL.
+// visible is the error as its caller may see it: an undeclared code is INTERNAL,
+// and reasons are for scope call:explain.
 func visible(e *Error, entry *entry, who *caller) *Error {
+	if (e.Reason != "" || len(e.Origin) > 0) && (who == nil || !who.explain) {
+		e = new(*e)
+		e.Reason, e.Origin = "", nil
+	}
 	if entry == nil || codes.Known(e.Code) || e.Remote {
 		return e
 	}
