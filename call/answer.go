@@ -6,6 +6,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/alkdev/alknet"
 	"github.com/alkdev/alknet/call/codes"
 	"github.com/alkdev/alknet/internal/strictjson"
 )
@@ -195,6 +196,9 @@ func (c *outCall) claimLocked() bool {
 
 // expire ends the call at the deadline that we gave it.
 func (c *outCall) expire() {
+	if c.writing.Load() { // for so long nothing could be written: its caller must get out
+		c.ln.st.Reset(alknet.CodeLimit)
+	}
 	c.l.sendAbort(c)
 	c.fail(errorf(codes.Timeout, "deadline exceeded").ran(runUnknown).because(context.DeadlineExceeded))
 }

@@ -154,7 +154,7 @@ func (l *link) admitLocked(c *inCall) *Error {
 	switch {
 	case l.err != nil:
 		return errorf(codes.Unavailable, "the connection has ended").ran(runNo)
-	case l.draining && string(c.meta.op) != opHello:
+	case l.draining && string(c.meta.op) != opHello && string(c.meta.op) != opPing:
 		return errorf(codes.Unavailable, "draining").ran(runNo)
 	case l.runningHere >= l.s.lim.MaxRunningPerConn+int(l.inputs.Load()):
 		return limitError("max_running_per_conn", int64(l.s.lim.MaxRunningPerConn))
@@ -215,6 +215,8 @@ func (c *inCall) run() {
 			} else {
 				err = internal(errors.New("the handler ended its goroutine"))
 			}
+			c.endWith(asError(err)) // now, and not when all that it started has ended
+			c.work.Wait()
 		}
 		c.handlerDone(err)
 	}()

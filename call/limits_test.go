@@ -233,3 +233,18 @@ func TestNothingIsLeft(t *testing.T) {
 	require.LessOrEqual(t, int64(h1)-int64(h0), int64(8<<20), "heap")
 	require.Zero(t, h.Stats().BufferedBytes)
 }
+
+// TestPeerThatStopsReading: a caller whose context has no end gets out after 30
+// seconds, although it was writing when the peer stopped reading.
+func TestPeerThatStopsReading(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		conn, server := alknet.Pipe(call.ALPN, alice, alknet.Identity{ID: "server"})
+		c := call.NewClient(conn, nil)
+		begun := time.Now()
+		_, err := call.Call[any](context.Background(), c, "x/y", strings.Repeat("x", 900<<10)) // more than a pipe holds
+		requireCode(t, codes.Timeout, err)
+		require.Equal(t, 30*time.Second, time.Since(begun))
+		require.NoError(t, c.Close())
+		_ = server.Close()
+	})
+}
