@@ -96,7 +96,12 @@ func itemOf(ev *event, data []byte, size int) item {
 // item takes one output of a stream.
 func (c *outCall) item(ev *event, size int) {
 	c.nextOut++
+	before := c.received
+	c.received += int64(size)
 	switch {
+	case c.peer.credit && before >= c.granted.Load():
+		c.lose(limitError("window", before).ran(runUnknown))
+		return
 	case !c.peer.credit:
 		ev.seq = c.nextOut // a base peer does not count
 	case ev.seq != c.nextOut:

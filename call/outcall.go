@@ -29,7 +29,9 @@ type outCall struct {
 	box      mailbox
 	in       inflow
 	out      outflow
-	nextOut  uint64 // the reader's: number of the next output
+	nextOut  uint64       // the reader's: number of the next output
+	received int64        // the reader's: bytes of outputs
+	granted  atomic.Int64 // how many the callee may send
 	sent     atomic.Uint64
 	held     atomic.Int64
 	writing  atomic.Bool // its caller writes for everybody, and cannot leave
@@ -437,6 +439,7 @@ func (c *outCall) promise() (int64, error) {
 		return 0, memoryError(err).ran(runNo)
 	}
 	c.held.Add(window)
+	c.granted.Store(window)
 	return window, nil
 }
 
@@ -458,6 +461,7 @@ func (c *outCall) taken(it item) {
 	if grant == 0 {
 		return
 	}
+	c.granted.Add(grant)
 	var id [64]byte
 	c.ln.w.tryAppend(false, func(b []byte) []byte {
 		start := len(b)
