@@ -40,6 +40,7 @@ type frameReader struct {
 	buf     []byte
 	r, w    int    // buf[r:w] is unread
 	late    bool   // a read deadline is set
+	first   bool   // that deadline is for the first frame to come
 	held    int64  // reserved for the frame that is too large for buf
 	big     []byte // where that was read, for the next one
 }
@@ -75,10 +76,11 @@ func (f *frameReader) fill(n int) error {
 // length waits for the next frame and returns the length of its body. io.EOF is
 // an end between two frames.
 func (f *frameReader) length() (int, error) {
-	if f.late { // the last frame took its time
+	if f.late && !f.first { // the last frame took its time
 		f.late = false
 		_ = f.src.SetReadDeadline(time.Time{}) // a stream that has ended says so when it is read
 	}
+	f.first = false
 	if f.buffered() == 0 {
 		if err := f.fill(1); err != nil {
 			return 0, err

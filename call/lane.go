@@ -58,6 +58,7 @@ func (ln *lane) asks() bool { return ln.both || ln.opened }
 func (ln *lane) run() {
 	if !ln.opened && !ln.both {
 		ln.r.hurry(0) // the first frame must come soon
+		ln.r.first = true
 		stop := ln.st.OnAbort(ln.reset)
 		defer stop()
 	}

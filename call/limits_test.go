@@ -248,3 +248,28 @@ func TestPeerThatStopsReading(t *testing.T) {
 		_ = server.Close()
 	})
 }
+
+// TestStreamWithoutAFrame: a stream on which nothing comes is ended in time, and
+// one whose first frame came is not.
+func TestStreamWithoutAFrame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &call.Handler{Registry: new(call.Registry)}
+		conn, server := alknet.Pipe(call.ALPN, alice, alknet.Identity{ID: "server"})
+		served := make(chan error, 1)
+		go func() { served <- h.ServeConn(t.Context(), server) }()
+		begun := time.Now()
+		s, err := conn.OpenStream(t.Context())
+		require.NoError(t, err)
+		_, err = s.Read(make([]byte, 1))
+		require.Error(t, err)
+		require.Equal(t, 10*time.Second, time.Since(begun).Round(100*time.Millisecond))
+		c := call.NewClient(conn, nil) // its shared stream stays
+		_, _, err = c.Ping(t.Context())
+		require.NoError(t, err)
+		time.Sleep(time.Minute)
+		_, _, err = c.Ping(t.Context())
+		require.NoError(t, err)
+		require.NoError(t, c.Close())
+		require.NoError(t, <-served)
+	})
+}
