@@ -273,3 +273,18 @@ func TestStreamWithoutAFrame(t *testing.T) {
 		require.NoError(t, <-served)
 	})
 }
+
+// TestNoMemoryForALargeFrame: the caller hears it for its own call, and others go on.
+func TestNoMemoryForALargeFrame(t *testing.T) {
+	eachCarrier(t, func(t *testing.T, connect calltest.Connect) {
+		h := newHandler(t, testops.Operations(testops.Options{})...)
+		h.Limits.MaxConnBufferedBytes = 256 << 10
+		c := dial(t, connect, h)
+		_, err := call.Call[any](t.Context(), c, "test/echo", strings.Repeat("x", 600<<10))
+		e := requireCode(t, codes.ResourceExhausted, err)
+		require.False(t, e.MayHaveRun)
+		_, err = call.Call[any](t.Context(), c, "test/echo", strings.Repeat("x", 60<<10))
+		require.NoError(t, err)
+		require.Eventually(t, func() bool { return h.Stats().BufferedBytes == 0 }, 5*time.Second, time.Millisecond)
+	})
+}
