@@ -405,6 +405,7 @@ func (c *inCall) abort(e *Error, confirm bool) {
 	c.mu.Unlock()
 	c.record(e)
 	if c.loc != nil {
+		c.loc.unwatchAll()
 		c.loc.box.finish(e)
 	}
 	c.wakeUp(e, context.Canceled)
