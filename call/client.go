@@ -55,7 +55,8 @@ func (c *Client) Conn() *alknet.Conn { return c.l.conn }
 func (c *Client) Done() <-chan struct{} { return c.l.donec }
 
 // Close ends the connection. Calls on it fail with UNAVAILABLE, those that run
-// here are aborted; it returns when their handlers have returned.
+// here are aborted; at the end that dialled it returns when their handlers have,
+// so that a handler must not call it.
 func (c *Client) Close() error {
 	err := c.l.conn.Close()
 	c.l.fail(nil)

@@ -212,6 +212,17 @@ func (l *link) connEnded() bool {
 	}
 }
 
+// spawn runs f in a goroutine of the link; false: the link has ended.
+func (l *link) spawn(f func()) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.err != nil {
+		return false
+	}
+	safe.Go(&l.wg, l.crashed, f)
+	return true
+}
+
 // crashed is what a panic outside of a handler does: it ends the connection.
 func (l *link) crashed(err error) {
 	l.log(slog.LevelError, "call: connection failed", err)

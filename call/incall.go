@@ -154,7 +154,7 @@ func (l *link) admitLocked(c *inCall) *Error {
 	switch {
 	case l.err != nil:
 		return errorf(codes.Unavailable, "the connection has ended").ran(runNo)
-	case l.draining && string(c.meta.op) != opHello:
+	case l.draining && string(c.meta.op) != opHello && string(c.meta.op) != opPing:
 		return errorf(codes.Unavailable, "draining").ran(runNo)
 	case l.runningHere >= l.s.lim.MaxRunningPerConn+int(l.inputs.Load()):
 		return limitError("max_running_per_conn", int64(l.s.lim.MaxRunningPerConn))
@@ -215,6 +215,8 @@ func (c *inCall) run() {
 			} else {
 				err = internal(errors.New("the handler ended its goroutine"))
 			}
+			c.endWith(asError(err)) // now, and not when all that it started has ended
+			c.work.Wait()
 		}
 		c.handlerDone(err)
 	}()
@@ -343,8 +345,13 @@ func (c *inCall) conclude(err error) {
 	}
 }
 
-// visible is the error as its caller may see it: an undeclared code is INTERNAL.
+// visible is the error as its caller may see it: an undeclared code is INTERNAL,
+// and reasons are for scope call:explain.
 func visible(e *Error, entry *entry, who *caller) *Error {
+	if (e.Reason != "" || len(e.Origin) > 0) && (who == nil || !who.explain) {
+		e = new(*e)
+		e.Reason, e.Origin = "", nil
+	}
 	if entry == nil || codes.Known(e.Code) || e.Remote {
 		return e
 	}
@@ -382,6 +389,9 @@ func (c *inCall) wakeUp(e *Error, cause error) {
 	c.ctx.cancel(cause)
 	c.box.finish(e)
 	c.out.open()
+	if _, ln := c.home(); ln != nil {
+		ln.w.wake()
+	}
 }
 
 // abort ends the call because its caller wants no answer. confirm: it is told.
@@ -395,6 +405,7 @@ func (c *inCall) abort(e *Error, confirm bool) {
 	c.mu.Unlock()
 	c.record(e)
 	if c.loc != nil {
+		c.loc.unwatchAll()
 		c.loc.box.finish(e)
 	}
 	c.wakeUp(e, context.Canceled)
@@ -417,6 +428,9 @@ func (c *inCall) disconnected(goodbye bool) {
 	}
 	c.abort(errorf(codes.Cancelled, "the connection was lost").ran(runUnknown), false)
 }
+
+// claimLocked is for the deadlines: done decides.
+func (c *inCall) claimLocked() bool { return true }
 
 // expire ends the call at its deadline, whatever its handler does.
 func (c *inCall) expire() {

@@ -13,8 +13,7 @@ import (
 // connection was lost: the frames that were sent and not acknowledged, never
 // more than the window, and the handler, which waits for credit meanwhile.
 type retention struct {
-	c      *inCall
-	window int64
+	c *inCall
 
 	mu     sync.Mutex
 	l      *link       // guarded by mu; nil: the connection was lost
@@ -24,6 +23,7 @@ type retention struct {
 	held   int64       // guarded by mu; reserved for frames
 	ended  bool        // guarded by mu; the terminal event is in frames, or was sent
 	gone   bool        // guarded by mu; nobody can take it up any more
+	lossy  bool        // guarded by mu; not every frame is kept
 	grace  *time.Timer // guarded by mu; runs while the connection is lost
 	late   *time.Timer // guarded by mu; the deadline of the call, once its first connection was lost
 }
@@ -42,14 +42,14 @@ func (c *inCall) retain() {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.keep = &retention{c: c, l: c.l, ln: c.ln, window: min(c.meta.window, c.s.lim.MaxWindowBytes)}
+	c.keep = &retention{c: c, l: c.l, ln: c.ln}
 }
 
 // send keeps and sends an item.
 func (r *retention) send(seq uint64, token string, data []byte, raw bool) error {
 	wait, err := r.sendNow(seq, token, data, raw)
 	if wait != nil {
-		wait.awaitRoom()
+		wait.awaitRoom(&r.c.done)
 	}
 	return err
 }
@@ -64,14 +64,20 @@ func (r *retention) sendNow(seq uint64, token string, data []byte, raw bool) (fu
 	start := len(r.frames)
 	r.frames = r.c.appendItem(r.frames, seq, token, data, raw)
 	n := len(r.frames) - start
-	if err := r.c.s.mem.Reserve(int64(n)); err != nil {
-		r.frames = r.frames[:start]
-		return nil, memoryError(err)
+	r.c.out.charge(n - 4)
+	full = r.writeLocked(r.frames[start:])
+	if !r.lossy && (r.held > r.c.s.lim.MaxWindowBytes || r.c.l.mem.Reserve(int64(n)) != nil) {
+		r.lossy = true // a caller that acknowledges nothing, or no memory: it goes on, but not elsewhere
+		r.releaseLocked(r.held)
+		r.marks = nil
+	}
+	if r.lossy {
+		r.frames = r.frames[:0]
+		return full, nil
 	}
 	r.held += int64(n)
 	r.marks = append(r.marks, mark{seq, n})
-	r.c.out.charge(n - 4)
-	return r.writeLocked(r.frames[start:]), nil
+	return full, nil
 }
 
 // writeLocked hands frames to the stream, if there is one; full is its writer if
@@ -107,7 +113,7 @@ func (r *retention) dropLocked(seq uint64) {
 func (r *retention) releaseLocked(n int64) {
 	n = min(n, r.held)
 	r.held -= n
-	r.c.s.mem.Release(n)
+	r.c.l.mem.Release(n)
 }
 
 // end sends the terminal event, or keeps it for who comes back. false: the
@@ -155,7 +161,7 @@ func (r *retention) detach() bool {
 	s := r.c.s
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.ended || r.gone || r.c.done.Load() || s.isDraining() || !s.retained.add(r) {
+	if r.ended || r.gone || r.lossy || r.c.done.Load() || s.isDraining() || !s.retained.add(r) {
 		return false
 	}
 	r.l, r.ln = nil, nil
