@@ -116,7 +116,8 @@ func TestClientTerminal(t *testing.T) {
 	send("PS1=; stty size; echo $TERM; stty -a | grep -o -e -echo\\ \n")
 	expect("31 91\r\nvt100\r\n-echo")
 	resizes <- tty.Size{Cols: 70, Rows: 20}
-	send("stty size; exit 3\n")
+	// What is typed may overtake the size.
+	send("until stty size | grep '20 70'; do sleep 0.01; done; exit 3\n")
 	expect("20 70\r\n")
 	_, _ = io.Copy(io.Discard, r)
 	var exit *ssh.ExitError
