@@ -305,6 +305,7 @@ func (c *inCall) handlerDone(err error) {
 // handedOver ends a call that another, which waited for it, goes on with.
 func (c *inCall) handedOver() {
 	c.done.Store(true)
+	c.drop()
 	c.freePlace()
 	c.ctx.cancel(context.Canceled)
 	c.ln.remove(c)

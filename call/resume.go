@@ -183,9 +183,9 @@ func (r *retention) expire() {
 	r.c.abort(errorf(codes.Cancelled, "the connection was lost").ran(runUnknown), false)
 }
 
-// attach goes on behind item after on another connection; false: that cannot be
-// done exactly.
-func (r *retention) attach(ln *lane, after uint64, window int64) bool {
+// attach goes on behind item after on another connection. ok false: that cannot be
+// done exactly. over: the handler has ended, and all there is was sent.
+func (r *retention) attach(ln *lane, after uint64, window int64) (ok, over bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	sent := r.c.sent.Load()
@@ -194,7 +194,7 @@ func (r *retention) attach(ln *lane, after uint64, window int64) bool {
 		first = r.marks[0].seq
 	}
 	if r.gone || after > sent || after+1 < first {
-		return false
+		return false, false
 	}
 	r.grace.Stop()
 	r.dropLocked(after)
@@ -207,7 +207,7 @@ func (r *retention) attach(ln *lane, after uint64, window int64) bool {
 	if r.ended {
 		r.freeLocked()
 	}
-	return true
+	return true, r.ended
 }
 
 // A retainer holds the subscriptions whose connection was lost.
@@ -289,8 +289,16 @@ func (c *inCall) resume() *Error {
 		return nil
 	}
 	old := r.c
-	c.l.replace(c, old)
-	if !c.ln.swap(c, old) || !r.attach(c.ln, c.meta.after, c.meta.window) {
+	c.l.replace(c, old) // before the old one can end on this connection
+	ok, over := c.ln.add(old), false
+	if ok {
+		ok, over = r.attach(c.ln, c.meta.after, c.meta.window)
+	}
+	if !ok || over { // nobody else forgets it here
+		c.l.replace(old, c)
+		c.ln.remove(old)
+	}
+	if !ok {
 		r.abandon()
 		old.abort(errorf(codes.Cancelled, "resumed where it cannot go on").ran(runUnknown), false)
 		return notResumable(c.meta.after)
@@ -298,24 +306,13 @@ func (c *inCall) resume() *Error {
 	return errResumed
 }
 
-// replace puts the retained call in the place of the one that asked for it.
-func (l *link) replace(c, old *inCall) {
+// replace puts one call in the place of another of the same id.
+func (l *link) replace(out, in *inCall) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.in[c.id] == c {
-		l.in[c.id] = old
+	if l.in[out.id] == out {
+		l.in[out.id] = in
 	}
-}
-
-// swap is replace for the lane.
-func (ln *lane) swap(c, old *inCall) bool {
-	ln.mu.Lock()
-	defer ln.mu.Unlock()
-	if ln.shut {
-		return false
-	}
-	ln.running[old] = struct{}{}
-	return true
 }
 
 // notResumable says where the stream was to go on.
