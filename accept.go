@@ -24,6 +24,8 @@ type listening struct {
 	stop  context.CancelFunc
 	loops sync.WaitGroup
 
+	configs handshakeConfigs
+
 	inside bool // ctx is of one connection, inside a stream
 }
 

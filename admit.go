@@ -136,13 +136,14 @@ func (r *Router) register(ctx context.Context, s session.Session, a admission) (
 // enlist counts c as live. Its handler's context ends with the connection and,
 // for one that was not accepted here, with ctx.
 func (r *Router) enlist(ctx context.Context, c *Conn, a admission) (*liveConn, *Error) {
-	lc := &liveConn{svc: a.svc, from: a.from, ours: a.state != nil}
+	lc := &liveConn{svc: a.svc, handler: chain(a.svc.handler, r.Middleware), from: a.from, ours: a.state != nil}
 	if lc.ours { // one context less on each of many idle connections
 		lc.ctx, lc.cancel = context.WithCancelCause(c.s.Context())
 	} else {
 		lc.ctx, lc.cancel = context.WithCancelCause(ctx)
 		c.s.OnDone(func() { lc.cancel(net.ErrClosed) })
 	}
+	lc.ctx = context.WithValue(lc.ctx, connKey{}, c)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
@@ -174,21 +175,25 @@ func (r *Router) forget(c *Conn) {
 	}
 }
 
-// run calls the handler of a live connection and closes it with the result.
-func (r *Router) run(c *Conn, lc *liveConn) error {
-	defer r.forget(c)
-	h := chain(lc.svc.handler, r.Middleware)
+// run calls the handler of a live connection and closes it with the result. A
+// handler may run for days: what waits for it here holds little stack.
+func (r *Router) run(c *Conn, lc *liveConn) (err error) {
 	lc.svc.handlers.Add(1)
-	err := protect(func() error { return h.ServeConn(context.WithValue(lc.ctx, connKey{}, c), c) })
-	lc.svc.handlers.Add(-1)
-	if pe, ok := errors.AsType[*safe.PanicError](err); ok {
-		lc.svc.panics.Add(1)
-		c.logFailure(lc.ctx, "handler panicked", pe)
-	} else if streamEnd(err) != nil && c.s.Err() == nil {
-		c.logFailure(lc.ctx, "handler failed", err)
+	defer r.finish(c, lc, &err)
+	return lc.handler.ServeConn(lc.ctx, c)
+}
+
+// finish closes a connection whose handler has returned *err, or panicked, and
+// forgets it.
+func (r *Router) finish(c *Conn, lc *liveConn, err *error) {
+	if v := recover(); v != nil {
+		*err = &safe.PanicError{Value: v, Stack: debug.Stack()}
 	}
-	code, reason := closeCode(err)
-	if err == nil || streamEnd(err) == nil {
+	defer r.forget(c)
+	lc.svc.handlers.Add(-1)
+	r.logResult(c, lc, *err)
+	code, reason := closeCode(*err)
+	if *err == nil || streamEnd(*err) == nil {
 		code, reason = CodeOK, ""
 		if c.isDraining() {
 			code = CodeShutdown
@@ -196,7 +201,16 @@ func (r *Router) run(c *Conn, lc *liveConn) error {
 		c.linger()
 	}
 	_ = c.CloseWithError(code, reason) // the peer may be gone
-	return err
+}
+
+// logResult logs what a handler returned, if that is news.
+func (r *Router) logResult(c *Conn, lc *liveConn, err error) {
+	if pe, ok := errors.AsType[*safe.PanicError](err); ok {
+		lc.svc.panics.Add(1)
+		c.logFailure(lc.ctx, "handler panicked", pe)
+	} else if streamEnd(err) != nil && c.s.Err() == nil {
+		c.logFailure(lc.ctx, "handler failed", err)
+	}
 }
 
 // ServeConn serves a connection that was accepted elsewhere, such as an end of

@@ -139,16 +139,16 @@ func TestConfigOfAHandshakeNamesOneALPN(t *testing.T) {
 func TestTicketKeysRotate(t *testing.T) {
 	var k ticketKeys
 	now := time.Now()
-	first := k.current(now)
-	require.Equal(t, first, k.current(now.Add(ticketLife-1)))
-	second := k.current(now.Add(ticketLife))
+	first := *k.current(now)
+	require.Equal(t, first, *k.current(now.Add(ticketLife - 1)))
+	second := *k.current(now.Add(ticketLife))
 	require.Len(t, second, 2)
 	require.Equal(t, first[0], second[1], "old tickets open for a while")
 	k.forget()
-	third := k.current(now.Add(ticketLife))
+	third := *k.current(now.Add(ticketLife))
 	require.Len(t, third, 1)
 	require.NotContains(t, second, third[0])
-	require.NotEqual(t, third[0], k.current(now.Add(-time.Hour))[0], "a clock that went back is no reason to keep a key")
+	require.NotEqual(t, third[0], (*k.current(now.Add(-time.Hour)))[0], "a clock that went back is no reason to keep a key")
 }
 
 // What parses as a certificate is an identity only by a key that one node alone

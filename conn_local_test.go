@@ -26,22 +26,27 @@ func TestConnKnowsItsOwnKey(t *testing.T) {
 	})
 }
 
-// TestStreamOnAbort: a stream says when its peer has reset it.
+// TestStreamOnAbort: a stream says when its peer has reset it, to all who asked.
 func TestStreamOnAbort(t *testing.T) {
 	eachTransport(t, func(t *testing.T, tc transportCase) {
-		aborted := make(chan struct{})
+		asked, aborted := make(chan struct{}), make(chan struct{})
 		c := connect(t, tc, alknet.HandlerFunc(func(ctx context.Context, conn *alknet.Conn) error {
 			s, err := conn.AcceptStream(ctx)
 			if err != nil {
 				return err
 			}
-			s.OnAbort(func() { close(aborted) })
+			again := make(chan struct{})
+			s.OnAbort(func() { close(again) })
+			s.OnAbort(func() { <-again; close(aborted) })
+			s.OnAbort(func() { t.Error("this one was withdrawn") })()
+			close(asked)
 			<-conn.Done()
 			return nil
 		}))
 		s := open(t, c)
 		_, err := s.Write([]byte("x"))
 		require.NoError(t, err)
+		<-asked
 		s.Reset(alknet.CodeRefused)
 		if tc.over == alknet.Raw {
 			require.NoError(t, c.Close()) // nobody reads there, so nobody sees the reset

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/alkdev/alknet/internal/safe"
+	"github.com/alkdev/alknet/internal/session"
 )
 
 // A ProtocolHandler serves the connections of one ALPN.
@@ -49,39 +50,103 @@ type StreamFunc func(context.Context, *Stream) error
 
 // ServeConn serves conn until it ends or, once it is Draining, until the
 // running streams have ended. It closes conn when ctx ends first.
+//
+// A connection may be idle for days and a node may have many of them: what runs
+// meanwhile fits the smallest stack, so it is cut into functions with few
+// variables, and whatever needs more runs before or after.
 func (f StreamFunc) ServeConn(ctx context.Context, conn *Conn) error {
-	var wg sync.WaitGroup
-	defer func() { // what reads or writes does not see ctx
-		if ctx.Err() != nil {
-			conn.cut()
-		} else {
-			defer context.AfterFunc(ctx, conn.cut)()
-		}
-		wg.Wait()
-	}()
-	accept, stop := context.WithCancel(ctx)
-	defer stop()
-	conn.whenDrained(stop)
-	slots := make(chan struct{}, conn.maxStreams)
-	for {
-		select {
-		case slots <- struct{}{}: // a slot is free only when its handler returned
-		case <-accept.Done():
-			return acceptEnd(ctx, conn)
-		}
-		s, err := conn.AcceptStream(accept)
+	a := &streamAcceptor{serve: f, ctx: ctx, conn: conn, slots: make(chan struct{}, conn.maxStreams)}
+	a.accepting, a.stop = context.WithCancel(ctx)
+	conn.whenDrained(a.stop)
+	defer a.end()
+	return a.run()
+}
+
+// A streamAcceptor starts the handlers of a connection's streams.
+type streamAcceptor struct {
+	serve     StreamFunc
+	ctx       context.Context
+	conn      *Conn
+	accepting context.Context // also ends when the connection is Draining
+	stop      context.CancelFunc
+	slots     chan struct{} // a slot is free only when its handler returned
+	wg        sync.WaitGroup
+}
+
+// run accepts streams until there are no more.
+func (a *streamAcceptor) run() error {
+	for a.takeSlot() {
+		st, err := a.conn.s.Accept(a.accepting)
 		if err != nil {
-			if accept.Err() != nil {
-				err = acceptEnd(ctx, conn)
-			}
-			return streamEnd(err)
+			return a.acceptError(err)
 		}
-		fail := func(err error) { conn.logFailure(ctx, "stream handler panicked", err); s.Reset(CodeInternal) }
-		safe.Go(&wg, fail, func() {
-			defer func() { <-slots }()
-			f.serve(ctx, s)
-		})
+		a.start(st)
 	}
+	return acceptEnd(a.ctx, a.conn)
+}
+
+// takeSlot waits until one more handler may run; false: no more streams are
+// to be accepted.
+func (a *streamAcceptor) takeSlot() bool {
+	select {
+	case a.slots <- struct{}{}:
+		return true
+	case <-a.accepting.Done():
+		return false
+	}
+}
+
+// acceptError is what the handler returns when Accept failed.
+func (a *streamAcceptor) acceptError(err error) error {
+	if a.accepting.Err() != nil {
+		return streamEnd(acceptEnd(a.ctx, a.conn))
+	}
+	return streamEnd(opError{"accept stream", wrapError(err)})
+}
+
+// start serves a stream in a goroutine of its own.
+func (a *streamAcceptor) start(st session.Stream) {
+	s := a.conn.stream(st)
+	ctx := &streamContext{Context: a.ctx, s: s}
+	safe.Go(&a.wg, func(err error) { a.panicked(ctx, err) }, func() {
+		err := a.serve(ctx, s)
+		a.served(ctx, err)
+	})
+}
+
+// served ends a stream whose handler returned err.
+func (a *streamAcceptor) served(ctx *streamContext, err error) {
+	ctx.end()
+	s := ctx.s
+	if err == nil {
+		_ = s.Close() // the peer may be gone
+	} else {
+		if streamEnd(err) != nil {
+			s.conn.logFailure(a.ctx, "stream handler failed", err)
+		}
+		code, _ := closeCode(err)
+		s.Reset(code)
+	}
+	<-a.slots
+}
+
+// panicked ends a stream whose handler did not return.
+func (a *streamAcceptor) panicked(ctx *streamContext, err error) {
+	ctx.end()
+	a.conn.logFailure(a.ctx, "stream handler panicked", err)
+	ctx.s.Reset(CodeInternal)
+	<-a.slots
+}
+
+// end waits for the running handlers.
+func (a *streamAcceptor) end() {
+	a.stop()
+	if a.ctx.Err() != nil { // what reads or writes does not see ctx
+		a.conn.cut()
+	} else {
+		defer context.AfterFunc(a.ctx, a.conn.cut)()
+	}
+	a.wg.Wait()
 }
 
 // cut closes the connection for want of a context, if it did not end by itself.
@@ -108,24 +173,6 @@ func streamEnd(err error) error {
 		return nil
 	}
 	return err
-}
-
-// serve runs f for one stream.
-func (f StreamFunc) serve(ctx context.Context, s *Stream) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	stop := s.st.OnAbort(cancel)
-	defer stop()
-	err := f(ctx, s)
-	if err == nil {
-		_ = s.Close() // the peer may be gone
-		return
-	}
-	if streamEnd(err) != nil {
-		s.conn.logFailure(ctx, "stream handler failed", err)
-	}
-	code, _ := closeCode(err)
-	s.Reset(code)
 }
 
 type connKey struct{}

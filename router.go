@@ -74,11 +74,12 @@ type service struct {
 
 // A liveConn is what the Router knows of a connection that it serves.
 type liveConn struct {
-	svc    *service
-	from   *Endpoint       // that accepted it; nil: none
-	ours   bool            // from a handshake of ours: it is judged again
-	ctx    context.Context // the handler's
-	cancel context.CancelCauseFunc
+	svc     *service
+	handler ProtocolHandler // with all middleware around it
+	from    *Endpoint       // that accepted it; nil: none
+	ours    bool            // from a handshake of ours: it is judged again
+	ctx     context.Context // the handler's
+	cancel  context.CancelCauseFunc
 }
 
 func (r *Router) init() {

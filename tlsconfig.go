@@ -46,28 +46,26 @@ func (l *listening) configFor(hello *tls.ClientHelloInfo, over Transport) (*tls.
 	if err != nil {
 		return nil, err
 	}
-	conf := &tls.Config{
-		MinVersion:   tls.VersionTLS13,
-		Certificates: []tls.Certificate{*cert},
-		NextProtos:   []string{unservable},
-	}
-	conf.SetSessionTicketKeys(l.r.tickets.current(time.Now()))
+	alpn := unservable
 	svc := l.r.pick(hello.SupportedProtos, over)
 	switch {
 	case svc != nil:
-		conf.NextProtos = []string{svc.ALPN}
 		if claim := claimFrom(hello.Context()); claim != nil {
 			claim.setALPN(svc.ALPN)
 		}
+		if cert == l.e.cert { // which is for clients that know Ed25519
+			return l.configs.of(l.r, svc, cert), nil
+		}
+		alpn = svc.ALPN
 	case len(hello.SupportedProtos) == 0:
 		l.r.refuse(l.ctx, nil, refusedNoService, hello.Conn.RemoteAddr(), errNoALPN)
 		return nil, errNoALPN
 	default:
 		l.r.refuse(l.ctx, nil, refusedNoService, hello.Conn.RemoteAddr(), offerError(hello.SupportedProtos))
 	}
+	conf := newHandshakeConfig(cert, *l.r.tickets.current(time.Now()), alpn)
 	if slices.Contains(hello.SignatureSchemes, tls.Ed25519) {
-		conf.ClientAuth = tls.RequestClientCert
-		conf.VerifyConnection = verifyClient
+		askForKey(conf)
 	}
 	return conf, nil
 }
@@ -133,25 +131,26 @@ const ticketLife = 12 * time.Hour
 // changes, so that an old ticket opens nothing.
 type ticketKeys struct {
 	mu   sync.Mutex
-	keys [][32]byte // guarded by mu; the newest first, at most two
-	made time.Time  // guarded by mu
+	keys *[][32]byte // guarded by mu; the newest first, at most two; never changed, but replaced
+	made time.Time   // guarded by mu
 }
 
-func (t *ticketKeys) current(now time.Time) [][32]byte {
+// current is the keys in force at now: the same pointer as long as they are.
+func (t *ticketKeys) current(now time.Time) *[][32]byte {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	age := now.Sub(t.made)
-	if len(t.keys) > 0 && age >= 0 && age < ticketLife {
+	if t.keys != nil && age >= 0 && age < ticketLife {
 		return t.keys
 	}
 	var key [32]byte
 	_, _ = rand.Read(key[:]) // never fails
 	keys := [][32]byte{key}
-	if len(t.keys) > 0 && age >= 0 && age < 2*ticketLife {
-		keys = append(keys, t.keys[0])
+	if t.keys != nil && age >= 0 && age < 2*ticketLife {
+		keys = append(keys, (*t.keys)[0])
 	}
-	t.keys, t.made = keys, now
-	return keys
+	t.keys, t.made = &keys, now
+	return t.keys
 }
 
 func (t *ticketKeys) forget() {

@@ -3,70 +3,45 @@ package mux
 import (
 	"errors"
 	"sync"
-	"sync/atomic"
 
 	"github.com/libp2p/go-yamux/v5"
 )
 
 // memoryManager makes a yamux memory manager of a budget.
-func memoryManager(c Config) func() (yamux.MemoryManager, error) {
-	if c.Memory == nil && c.MaxBytes <= 0 {
-		return nil
-	}
-	g := &growth{memory: c.Memory, max: c.MaxBytes / 4, unlimited: c.MaxBytes <= 0}
-	return func() (yamux.MemoryManager, error) { return &span{growth: g}, nil }
-}
-
-// A growth is what the windows of a session's streams have grown, in bytes.
-type growth struct {
-	memory    Memory // may be nil
-	max       int64
-	unlimited bool
-	used      atomic.Int64
-}
-
-// errWindow keeps a window as it is. It never leaves yamux.
-var errWindow = errors.New("mux: window at its limit")
-
-func (g *growth) take(n int64, grows bool) error {
-	if grows && g.used.Add(n) > g.max && !g.unlimited {
-		g.used.Add(-n)
-		return errWindow
-	}
-	if g.memory == nil {
-		return nil
-	}
-	err := g.memory.Reserve(n)
-	if err != nil && grows {
-		g.used.Add(-n)
-	}
-	return err
+func memoryManager(m Memory) func() (yamux.MemoryManager, error) {
+	return func() (yamux.MemoryManager, error) { return &span{memory: m}, nil }
 }
 
 // A span is what one stream has reserved.
 type span struct {
-	growth *growth
+	memory Memory // may be nil
 	mu     sync.Mutex
-	base   int64 // guarded by mu
-	grown  int64 // guarded by mu
+	used   int64 // guarded by mu
 }
 
 // firstWindow is the priority with which yamux reserves a stream's first window.
 const firstWindow = 255
 
-// ReserveMemory reserves a stream's window, or its growth.
+// errFixed keeps a window as it is. It never leaves yamux.
+var errFixed = errors.New("mux: windows do not grow")
+
+// ReserveMemory reserves a stream's window and refuses every growth: go-yamux
+// 5.1.0 forgets to announce the credit that was due at the moment in which it
+// grows a window, so that after some growth sender and receiver wait for each
+// other for ever.
 func (s *span) ReserveMemory(size int, prio uint8) error {
-	grows := prio != firstWindow
-	if err := s.growth.take(int64(size), grows); err != nil {
+	if prio != firstWindow {
+		return errFixed
+	}
+	if s.memory == nil {
+		return nil
+	}
+	if err := s.memory.Reserve(int64(size)); err != nil {
 		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if grows {
-		s.grown += int64(size)
-	} else {
-		s.base += int64(size)
-	}
+	s.used += int64(size)
 	return nil
 }
 
@@ -77,11 +52,10 @@ func (s *span) ReleaseMemory(int) {}
 func (s *span) Done() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.growth.used.Add(-s.grown)
-	if s.growth.memory != nil {
-		s.growth.memory.Release(s.base + s.grown)
+	if s.memory != nil {
+		s.memory.Release(s.used)
 	}
-	s.base, s.grown = 0, 0
+	s.used = 0
 }
 
 var _ yamux.MemoryManager = (*span)(nil)

@@ -21,8 +21,8 @@ type Config struct {
 	MaxStreams int           // that the peer may have open at once; at least 1
 	KeepAlive  time.Duration // interval of pings; an unanswered one ends the session; 0: none
 	MaxBytes   int64         // received and not yet read, on all streams: lowers MaxStreams where it must; 0: none
-	// Memory is asked for each stream's window when the peer opens it and again
-	// before it grows; nil: unlimited. A window that it refuses ends the session.
+	// Memory is asked for each stream's window when the peer opens it; nil:
+	// unlimited. A window that it refuses ends the session.
 	Memory Memory
 }
 
@@ -34,12 +34,12 @@ type Memory interface {
 	Release(n int64)
 }
 
-// maxStreams is how many streams fit: three quarters of MaxBytes are for the
-// windows that streams start with, the rest for their growth.
+// maxStreams is how many streams fit beside the control stream, each with a
+// whole window.
 func (c Config) maxStreams() int {
 	n := max(c.MaxStreams, 1)
 	if c.MaxBytes > 0 {
-		n = max(1, min(n, int(c.MaxBytes/4*3/window)))
+		n = max(1, min(n, int(c.MaxBytes/window)-1))
 	}
 	return n
 }
@@ -58,10 +58,9 @@ func (e *CloseError) Error() string { return fmt.Sprintf("mux: closed with code 
 func (e *CloseError) Unwrap() error { return net.ErrClosed }
 
 const (
-	// window is what yamux lets a stream hold before its first update, in bytes.
+	// window is what a stream may hold that is not read yet, in bytes: yamux's
+	// first window, which never grows (see span).
 	window = 256 << 10
-	// maxWindow is how far a stream's window grows, the same as on QUIC.
-	maxWindow = 6 << 20
 	// lingerTime is how long Close waits for the peer to have read the reason.
 	lingerTime = 500 * time.Millisecond
 )
@@ -95,7 +94,7 @@ type Session struct {
 // Client starts the dialling end of a session on nc, which it takes over.
 func Client(nc net.Conn, c Config) (*Session, error) {
 	s := newSession(true, c)
-	ys, err := yamux.Client(nc, s.yamuxConfig(c), memoryManager(c))
+	ys, err := yamux.Client(nc, s.yamuxConfig(c), memoryManager(c.Memory))
 	if err != nil {
 		return nil, fmt.Errorf("mux: %w", err)
 	}
@@ -113,7 +112,7 @@ func Client(nc net.Conn, c Config) (*Session, error) {
 // Server starts the accepting end of a session on nc, which it takes over.
 func Server(nc net.Conn, c Config) (*Session, error) {
 	s := newSession(false, c)
-	ys, err := yamux.Server(nc, s.yamuxConfig(c), memoryManager(c))
+	ys, err := yamux.Server(nc, s.yamuxConfig(c), memoryManager(c.Memory))
 	if err != nil {
 		return nil, fmt.Errorf("mux: %w", err)
 	}
@@ -158,7 +157,7 @@ func (s *Session) yamuxConfig(c Config) *yamux.Config {
 		ConnectionWriteTimeout:  10 * time.Second,
 		MaxIncomingStreams:      uint32(min(n, math.MaxUint32)),
 		InitialStreamWindowSize: window,
-		MaxStreamWindowSize:     maxWindow,
+		MaxStreamWindowSize:     window,
 		LogOutput:               io.Discard,
 		ReadBufSize:             16 << 10,
 		MaxMessageSize:          64 << 10,

@@ -1,6 +1,7 @@
 package mux
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -9,8 +10,6 @@ import (
 	"time"
 
 	"github.com/libp2p/go-yamux/v5"
-
-	"github.com/alkdev/alknet/internal/safe"
 )
 
 // A StreamError is a stream that one end reset or stopped reading.
@@ -35,13 +34,14 @@ type Stream struct {
 	abortc   chan struct{} // closed when the peer stops or resets the stream, or the session ends
 
 	// All below is guarded by s.mu.
-	stopped   *StreamError // the peer no longer reads, or reset the stream
-	reset     *StreamError // the stream was reset, by us or by the peer
-	readDone  bool         // the end was read, or we no longer read
-	writeDone bool         // we sent our last byte
-	closed    bool         // Close or Reset was called
-	onAbort   func()
-	aborted   bool // abortc is closed
+	stopped   *StreamError       // the peer no longer reads, or reset the stream
+	reset     *StreamError       // the stream was reset, by us or by the peer
+	readDone  bool               // the end was read, or we no longer read
+	writeDone bool               // we sent our last byte
+	closed    bool               // Close or Reset was called
+	aborted   bool               // abortc is closed
+	aborts    context.Context    // ends when aborted; nil: nobody has asked
+	abort     context.CancelFunc // of aborts
 }
 
 // Read reads into b. It returns io.EOF after the peer's last byte, a
@@ -217,39 +217,32 @@ func (st *Stream) stopLocked(code uint64, reset bool) {
 }
 
 // OnAbort calls f in its own goroutine, at most once, when the peer resets the
-// stream or stops reading it, or the session ends.
+// stream or stops reading it, or the session ends. The returned function
+// withdraws f and reports whether it was still waiting.
 func (st *Stream) OnAbort(f func()) (stop func() bool) {
 	st.s.mu.Lock()
 	defer st.s.mu.Unlock()
-	st.onAbort = f
-	if st.aborted {
-		st.runAbortLocked()
-	} else if st.s.err != nil {
+	if st.aborts == nil {
+		st.aborts, st.abort = context.WithCancel(context.Background())
+	}
+	if st.s.err != nil && !st.aborted {
 		st.abortLocked()
 	}
-	return func() bool {
-		st.s.mu.Lock()
-		defer st.s.mu.Unlock()
-		waiting := st.onAbort != nil
-		st.onAbort = nil
-		return waiting
+	if st.aborted {
+		st.abort()
 	}
+	return context.AfterFunc(st.aborts, f)
 }
 
-// abortLocked runs the function given to OnAbort, now or when it is given.
+// abortLocked runs the functions given to OnAbort, now or when they are given.
 func (st *Stream) abortLocked() {
 	if st.aborted {
 		return
 	}
 	st.aborted = true
 	close(st.abortc)
-	st.runAbortLocked()
-}
-
-func (st *Stream) runAbortLocked() {
-	if f := st.onAbort; f != nil {
-		st.onAbort = nil
-		safe.Go(&st.s.wg, func(error) {}, f)
+	if st.abort != nil {
+		st.abort()
 	}
 }
 

@@ -63,27 +63,37 @@ func Go(wg *sync.WaitGroup, fail func(error), f func()) {
 		panic("safe: Go needs a wait group, a fail and a function")
 	}
 	wg.Add(1)
-	go run(wg, fail, f)
+	t := task{wg: wg, fail: fail}
+	go func() {
+		defer t.end()
+		f()
+		t.returned = true
+	}()
 }
 
-// run calls f in this goroutine. The order of the deferred functions matters:
-// wg is released last, also when fail panics or exits the goroutine.
-func run(wg *sync.WaitGroup, fail func(error), f func()) {
-	defer wg.Done()
+// A task is what its goroutine's end needs to know. The goroutine itself holds
+// little stack: many of them wait for days.
+type task struct {
+	wg       *sync.WaitGroup
+	fail     func(error)
+	returned bool
+}
+
+// end reports how a task ended if it did not return. The order of the deferred
+// functions matters: wg is released last, also when fail panics or exits the
+// goroutine.
+func (t *task) end() {
+	v := recover()
+	defer t.wg.Done()
 	defer func() {
 		if recover() != nil { // from fail
 			panics.Add(1)
 		}
 	}()
-	returned := false
-	defer func() {
-		if v := recover(); v != nil {
-			panics.Add(1)
-			fail(&PanicError{Value: v, Stack: debug.Stack()})
-		} else if !returned {
-			fail(errGoexit)
-		}
-	}()
-	f()
-	returned = true
+	if v != nil {
+		panics.Add(1)
+		t.fail(&PanicError{Value: v, Stack: debug.Stack()})
+	} else if !t.returned {
+		t.fail(errGoexit)
+	}
 }

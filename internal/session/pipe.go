@@ -7,8 +7,6 @@ import (
 	"net"
 	"sync"
 	"time"
-
-	"github.com/alkdev/alknet/internal/safe"
 )
 
 // pipeStreams is how many streams one end of a pipe may have open at once, the
@@ -20,7 +18,6 @@ const pipeStreams = 256
 type pipe struct {
 	ctx  context.Context // ends with the pipe
 	stop context.CancelCauseFunc
-	wg   sync.WaitGroup
 }
 
 // pipeSession is one end of a pipe.
@@ -125,8 +122,9 @@ type pipeStream struct {
 	rd, wd  deadline
 
 	mu      sync.Mutex
-	onAbort func() // guarded by mu
-	aborted bool   // guarded by mu
+	aborted bool               // guarded by mu
+	aborts  context.Context    // guarded by mu; ends when aborted; nil: nobody has asked
+	stop    context.CancelFunc // guarded by mu; of aborts
 	peer    *pipeStream
 	unwatch func() bool
 }
@@ -218,28 +216,22 @@ func (st *pipeStream) Reset(code uint64) {
 // OnAbort runs f in a goroutine of its own, at most once.
 func (st *pipeStream) OnAbort(f func()) (stop func() bool) {
 	st.mu.Lock()
-	st.onAbort = f
-	now := st.aborted || st.s.p.ctx.Err() != nil
-	st.mu.Unlock()
-	if now {
-		st.abort()
+	defer st.mu.Unlock()
+	if st.aborts == nil {
+		st.aborts, st.stop = context.WithCancel(context.Background())
 	}
-	return func() bool {
-		st.mu.Lock()
-		defer st.mu.Unlock()
-		waiting := st.onAbort != nil
-		st.onAbort = nil
-		return waiting
+	if st.aborted || st.s.p.ctx.Err() != nil {
+		st.stop()
 	}
+	return context.AfterFunc(st.aborts, f)
 }
 
 func (st *pipeStream) abort() {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	st.aborted = true
-	if f := st.onAbort; f != nil {
-		st.onAbort = nil
-		safe.Go(&st.s.p.wg, func(error) {}, f)
+	if st.stop != nil {
+		st.stop()
 	}
 }
 
