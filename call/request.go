@@ -132,7 +132,7 @@ func (e env) Open(ctx context.Context, op string, o Options) (*Stream, error) {
 	}
 	child := c.h.open(ctx, op, o, c.s.callerFor(*me.Authority))
 	child.parent = c
-	return &Stream{end: child.loc}, nil
+	return child.loc.stream()
 }
 
 // outlive is ctx without its end, but with its deadline.
