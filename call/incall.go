@@ -80,6 +80,18 @@ func newInCall(ln *lane) *inCall {
 	return c
 }
 
+// imply credits the peer with what its request shows that it understands: it
+// may have seen what we announce before we have seen what it does.
+func (c *inCall) imply() {
+	if c.peer.credit || c.meta.window == 0 && !c.meta.inputs {
+		return
+	}
+	c.peer = &hello{
+		credit: true, meta: true, input: true, resume: c.meta.resumable,
+		window: defaultWindowBytes, maxFrame: defaultMaxFrameBytes,
+	}
+}
+
 // hold keeps a copy of a frame.
 func (c *inCall) hold(body []byte) {
 	c.frame = frames.Get().(*[]byte)
