@@ -66,6 +66,8 @@ type inCall struct {
 	workErr error      // guarded by mu
 	allowed bool       // guarded by mu; the gate let it in
 	keep    *retention // guarded by mu; a resumable subscription; nil: it is not
+	keyed   bool       // guarded by mu; its answer is kept under its key
+	orphan  bool       // guarded by mu; it runs on without its connection
 }
 
 // frames are buffers of requests.
@@ -220,6 +222,9 @@ func (c *inCall) serve() error {
 		if done, err := c.s.keys.claim(c); done {
 			return err
 		}
+		c.mu.Lock()
+		c.keyed = c.key != nil
+		c.mu.Unlock()
 	}
 	err := c.chain()(&c.ctx, &c.stream)
 	c.work.Wait()
@@ -284,6 +289,7 @@ func (c *inCall) handlerDone(err error) {
 	if _, ln := c.home(); ln != nil {
 		ln.remove(c)
 	}
+	c.s.bury(c)
 	if c.loc == nil {
 		c.recycle()
 	}
@@ -402,6 +408,9 @@ func (c *inCall) disconnected(goodbye bool) {
 	keep := c.keep
 	c.mu.Unlock()
 	if keep != nil && !goodbye && keep.detach() {
+		return
+	}
+	if !goodbye && c.s.adopt(c) {
 		return
 	}
 	c.abort(errorf(codes.Cancelled, "the connection was lost").ran(runUnknown), false)
