@@ -19,6 +19,8 @@ func TestExamples(t *testing.T) {
 		"custom-protocol": {`(?m)^HELLO WORLD$`, `a long line: .*protocol error \(said the peer\)`, `THE CONNECTION GOES ON`, `drained: <nil>`},
 		"hot-reload": {`(?m)^a: a, version 1$`, `b before it is registered: true`, `(?m)^b: b$`, `ended retryably: true`,
 			`(?m)^a: a, version 2$`, `b, on its old connection: b`, `drained: <nil>`},
+		"workers": {`(?m)^5$\n^rerouted {"from":"worker-a","to":"worker-b","seq":5,"reason":"draining"}$\n^6$`, `(?m)^12$`,
+			`(?m)^worker-a ended: <nil>$`, `(?m)^worker-b ended: <nil>$`},
 		"custom-auth": {`(?m)^bob: refused$`, `(?m)^a stranger: unauthenticated$`, `(?m)^served: alice$`, `list changed: <nil>`, `(?m)^alice: revoked$`},
 	} {
 		t.Run(name, func(t *testing.T) {
