@@ -103,6 +103,11 @@ func TestInviteAndJoin(t *testing.T) {
 	_, err = Join(t.Context(), joiner(t), read, Joining{})
 	wantCode(t, err, codes.Forbidden)
 	require.Len(t, n.book.Peers(), 1)
+
+	require.NoError(t, n.book.Update(func(m map[string]peer.Peer) error { delete(m, "worker-3"); return nil }))
+	_, err = Join(t.Context(), me, read, Joining{})
+	wantCode(t, err, codes.Forbidden)
+	require.Empty(t, n.book.Peers(), "who was removed does not come back with a used ticket")
 }
 
 // TestWrongUsedAndExpiredAreOne answer.
