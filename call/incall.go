@@ -26,17 +26,18 @@ type inCall struct {
 
 	parent *inCall // the call that made this one through its Env
 
-	id     string
-	meta   request
-	frame  *[]byte // what meta and input point into
-	input  []byte  // the one input; nil: absent
-	size   int     // bytes of the request's frame
-	begun  time.Time
-	who    *caller // guarded by mu; the worker may read it
-	entry  *entry  // guarded by mu; the worker may read it; nil: the gate has not decided
-	req    Request // guarded by mu until the gate has decided
-	ctx    callCtx
-	stream Stream
+	id        string
+	meta      request
+	frame     *[]byte // what meta and input point into
+	heldFrame int64   // reserved for it
+	input     []byte  // the one input; nil: absent
+	size      int     // bytes of the request's frame
+	begun     time.Time
+	who       *caller // guarded by mu; the worker may read it
+	entry     *entry  // guarded by mu; the worker may read it; nil: the gate has not decided
+	req       Request // guarded by mu until the gate has decided
+	ctx       callCtx
+	stream    Stream
 
 	peer   *hello // what the caller understands
 	items  bool   // several outputs
@@ -45,18 +46,20 @@ type inCall struct {
 	due      due
 	maxInput atomic.Int64
 	done     atomic.Bool // its terminal event was decided
-	box      mailbox     // inputs that arrive one by one
+	box      *mailbox    // inputs that arrive one by one; nil: they do not
 	in       inflow
 	nextIn   uint64 // the reader's: number of the next input item
 	out      outflow
 	sent     atomic.Uint64 // items sent
 	held     atomic.Int64  // bytes in box
 
-	gotInput bool // the handler's
-	answered bool // the handler's; reply holds the answer
-	reply    []byte
-	replyRaw bool
-	outBytes atomic.Int64
+	gotInput  bool // the handler's
+	forwarded bool // the handler's: the call was made elsewhere, and its error says whether it ran
+	answered  bool // the handler's; reply holds the answer
+	reply     []byte
+	replyBuf  *[]byte // where reply lies, from the pool
+	replyRaw  bool
+	outBytes  atomic.Int64
 
 	work     sync.WaitGroup // Request.Go
 	key      *idempotent    // the worker's; of a call with an idempotency key
@@ -70,7 +73,7 @@ type inCall struct {
 	orphan  bool       // guarded by mu; it runs on without its connection
 }
 
-// frames are buffers of requests.
+// frames are buffers of requests and answers.
 var frames = sync.Pool{New: func() any { return new([]byte) }}
 
 // newInCall makes the call that a frame on ln will start.
@@ -94,18 +97,38 @@ func (c *inCall) imply() {
 	}
 }
 
-// hold keeps a copy of a frame.
-func (c *inCall) hold(body []byte) {
+// smallFrame is up to where the memory of a running call's frame is not reserved:
+// MaxRunningPerConn bounds it well enough.
+const smallFrame = 4 << 10
+
+// hold keeps a copy of a frame until the handler has returned.
+func (c *inCall) hold(body []byte) error {
+	if len(body) > smallFrame {
+		if err := c.l.mem.Reserve(int64(len(body))); err != nil {
+			return err
+		}
+		c.heldFrame = int64(len(body))
+	}
 	c.frame = frames.Get().(*[]byte)
 	*c.frame = append((*c.frame)[:0], body...)
+	return nil
 }
 
 // recycle gives the frame's buffer back. Nothing points into it any more.
 func (c *inCall) recycle() {
-	f := c.frame
-	c.frame, c.input = nil, nil
+	if c.heldFrame > 0 {
+		c.l.mem.Release(c.heldFrame)
+		c.heldFrame = 0
+	}
+	f, r := c.frame, c.replyBuf
+	c.frame, c.input, c.replyBuf = nil, nil, nil
 	if f != nil && cap(*f) <= maxPooledBytes {
 		frames.Put(f)
+	}
+	if r != nil && cap(c.reply) <= maxPooledBytes {
+		*r = c.reply[:0]
+		c.reply = nil
+		frames.Put(r)
 	}
 }
 
@@ -233,9 +256,9 @@ func (c *inCall) serve() error {
 		err = c.workErr
 		c.mu.Unlock()
 	}
-	if e, ok := errors.AsType[*Error](err); ok && e.executed == runUnsaid && !e.Remote {
-		e = new(*e) // it may be one value for all calls
-		err = e.ran(runYes)
+	if e, ok := errors.AsType[*Error](err); ok && !c.forwarded && (e.executed == runUnsaid || e.Remote) {
+		e = new(*e)         // it may be one value for all calls
+		err = e.ran(runYes) // whatever became of what the handler called: it ran
 	}
 	return err
 }
@@ -338,8 +361,13 @@ func (c *inCall) conclude(err error) {
 	}
 }
 
-// visible is the error as its caller may see it: an undeclared code is INTERNAL.
+// visible is the error as its caller may see it: an undeclared code is INTERNAL,
+// and reasons are for scope call:explain.
 func visible(e *Error, entry *entry, who *caller) *Error {
+	if (e.Reason != "" || len(e.Origin) > 0) && (who == nil || !who.explain) {
+		e = new(*e)
+		e.Reason, e.Origin = "", nil
+	}
 	if entry == nil || codes.Known(e.Code) || e.Remote {
 		return e
 	}
@@ -377,6 +405,9 @@ func (c *inCall) wakeUp(e *Error, cause error) {
 	c.ctx.cancel(cause)
 	c.box.finish(e)
 	c.out.open()
+	if _, ln := c.home(); ln != nil {
+		ln.w.wake()
+	}
 }
 
 // abort ends the call because its caller wants no answer. confirm: it is told.
@@ -416,6 +447,9 @@ func (c *inCall) disconnected(goodbye bool) {
 	c.abort(errorf(codes.Cancelled, "the connection was lost").ran(runUnknown), false)
 }
 
+// claimLocked is for the deadlines: done decides.
+func (c *inCall) claimLocked() bool { return true }
+
 // expire ends the call at its deadline, whatever its handler does.
 func (c *inCall) expire() {
 	c.s.overrunning.Add(1)
@@ -429,89 +463,3 @@ func (c *inCall) expire() {
 
 // late reports whether the handler runs beyond its deadline.
 func (c *inCall) late() bool { return c.lateFlag.Load() }
-
-// A calleeEnd is the callee's end of a call.
-type calleeEnd inCall
-
-// recv returns the next input.
-func (x *calleeEnd) recv() (item, error) {
-	c := (*inCall)(x)
-	if !c.inputs && !c.meta.rawInput {
-		if c.gotInput {
-			return item{}, io.EOF
-		}
-		c.gotInput = true
-		return item{data: c.oneInput()}, nil
-	}
-	if !c.inputs && c.gotInput {
-		return item{}, io.EOF
-	}
-	it, err := c.box.next(&c.ctx)
-	if err != nil {
-		if e := c.ctx.Err(); e != nil && !errors.Is(err, io.EOF) {
-			return item{}, ctxError(e)
-		}
-		return item{}, err
-	}
-	c.gotInput = true
-	c.consumed(it)
-	if !it.raw && c.inputs {
-		if err := c.entry.checkInput(it.data); err != nil {
-			return item{}, err
-		}
-	}
-	return it, nil
-}
-
-// oneInput is the input as the operation wants it: one that is absent is null,
-// or an object without members where only an object will do.
-func (c *inCall) oneInput() []byte {
-	if c.input != nil {
-		return c.input
-	}
-	if sh := c.entry.op.Func.shape; sh != nil && sh.object && !sh.null {
-		return emptyObject
-	}
-	return nullValue
-}
-
-var emptyObject = []byte("{}")
-
-// send sends an output, or keeps the answer of a unary call.
-func (x *calleeEnd) send(data []byte, raw, checked bool) error {
-	c := (*inCall)(x)
-	if !raw && len(data) == 0 {
-		data = nullValue
-	}
-	if err := checkJSON(data, raw, checked); err != nil {
-		return err
-	}
-	if most := c.entry.op.MaxOutputBytes; int64(len(data)) > c.s.outputLimit(most) {
-		e := limitError("max_output_bytes", c.s.outputLimit(most))
-		return e.ran(runYes)
-	}
-	if c.done.Load() {
-		return c.whyOver()
-	}
-	if c.items {
-		return c.sendItem(data, raw)
-	}
-	if c.answered {
-		return errorf(codes.Internal, "a second answer to a unary call")
-	}
-	c.answered, c.replyRaw = true, raw
-	c.reply = append(c.reply[:0], data...)
-	return nil
-}
-
-// whyOver is what a handler hears that sends after the end.
-func (c *inCall) whyOver() error {
-	if err := c.ctx.Err(); err != nil {
-		return ctxError(err)
-	}
-	return errorf(codes.Cancelled, "the call is over")
-}
-
-func (x *calleeEnd) closeSend() error { return nil }
-
-func (x *calleeEnd) cancel(err *Error) { (*inCall)(x).endWith(err) }

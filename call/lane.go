@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -112,6 +113,9 @@ func (ln *lane) abandon() {
 func (ln *lane) read() error {
 	for !ln.over.Load() {
 		n, err := ln.r.length()
+		if err != nil && ln.over.Load() {
+			break // it was woken up to see that
+		}
 		if err != nil {
 			return err
 		}
@@ -193,7 +197,7 @@ func (ln *lane) allowance(head []byte) (most int64, id []byte) {
 	case typ == evRequested && ln.answers():
 		rest, _ := cut(payload, preOp)
 		if name, _, ok := cutText(rest, maxRouteBytes+1); ok {
-			if op := ln.l.s.find(string(bytes.TrimPrefix(name, []byte("/")))); op != nil {
+			if op := ln.l.s.find(bytes.TrimPrefix(name, []byte("/"))); op != nil {
 				return op.MaxInputBytes, id
 			}
 		}
@@ -341,7 +345,11 @@ func (ln *lane) byCallee(reply bool, id []byte) bool {
 // request starts a call of the peer.
 func (ln *lane) request(body []byte) {
 	c := newInCall(ln)
-	c.hold(body)
+	if err := c.hold(body); err != nil {
+		_, id, _, _ := peekHead(body)
+		ln.sendError(id, memoryError(err).ran(runNo), false)
+		return
+	}
 	var ev event
 	if bad := ev.parse(*c.frame, &c.meta); bad != nil {
 		ln.badFrame(bad)
@@ -351,7 +359,7 @@ func (ln *lane) request(body []byte) {
 	c.id, c.input, c.size = string(ev.id), ev.data, len(body)
 	c.imply()
 	if c.meta.inputs || c.meta.rawInput {
-		c.box = newMailbox()
+		c.box = new(newMailbox())
 	}
 	if err := ln.l.admit(c); err != nil {
 		ln.sendError(ev.id, err, false)
@@ -436,8 +444,11 @@ func streamCode(err error) alknet.ErrorCode {
 	if e, ok := errors.AsType[*alknet.Error](err); ok && !e.Remote {
 		return e.Code
 	}
-	if errors.Is(err, errFrameLength) || errors.Is(err, errTruncated) {
+	switch {
+	case errors.Is(err, errFrameLength), errors.Is(err, errTruncated):
 		return alknet.CodeProtocol
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return alknet.CodeLimit // frame_timeout
 	}
 	return alknet.CodeOK
 }

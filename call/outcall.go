@@ -10,7 +10,6 @@ import (
 
 	"github.com/alkdev/alknet"
 	"github.com/alkdev/alknet/call/codes"
-	"github.com/alkdev/alknet/internal/safe"
 )
 
 // An outCall is a call that we make over a link: the caller's end of it.
@@ -22,6 +21,7 @@ type outCall struct {
 	op  string
 	ln  *lane // guarded by the link's lock; where it is answered
 
+	req      request
 	items    bool // several outputs are expected
 	peer     *hello
 	maxReply int64
@@ -134,8 +134,8 @@ func (c *outCall) begin(input []byte, raw bool) error {
 	if ln.own && !c.o.InputStream && (!c.items || !c.peer.credit) {
 		ln.halfClose()
 	}
-	if ln.own {
-		safe.Go(&l.wg, l.crashed, ln.run)
+	if ln.own && !l.spawn(ln.run) {
+		return l.lost().ran(runUnknown)
 	}
 	return nil
 }
@@ -173,7 +173,7 @@ func (c *outCall) write(ln *lane, req *request, input []byte, raw bool) {
 	bulk := len(input) > smallAnswer || c.o.InputStream
 	begin := w.begin
 	if bulk {
-		begin = w.beginBulk
+		begin = func() error { return w.beginBulk(&c.out.closed) }
 	}
 	if begin() != nil {
 		c.fail(errorf(codes.Unavailable, "the stream has ended").ran(runNo))
@@ -207,7 +207,11 @@ func (c *outCall) appendID(b []byte) []byte {
 
 // request is what the call says beside its input.
 func (c *outCall) request() (*request, error) {
-	req := &request{op: []byte(c.op), token: []byte(c.o.Token), key: []byte(c.o.IdempotencyKey), trace: []byte(c.o.Trace)}
+	req := &c.req
+	*req = request{op: append(req.op[:0], c.op...)}
+	if c.o.Token != "" || c.o.IdempotencyKey != "" || c.o.Trace != "" {
+		req.token, req.key, req.trace = []byte(c.o.Token), []byte(c.o.IdempotencyKey), []byte(c.o.Trace)
+	}
 	if until, ok := c.ctx.Deadline(); ok {
 		left := time.Until(until)
 		if left <= 0 {
@@ -315,8 +319,8 @@ func (c *outCall) send(data []byte, raw, checked bool) error {
 
 func (c *outCall) sendItem(data []byte, raw bool) error {
 	w := c.ln.w
-	if w.beginBulk() != nil {
-		return errorf(codes.Unavailable, "the stream has ended").ran(runUnknown)
+	if w.beginBulk(&c.out.closed) != nil {
+		return errorf(codes.Cancelled, "the call is over").ran(runUnknown)
 	}
 	seq := c.sent.Add(1)
 	var id [64]byte
@@ -349,7 +353,7 @@ func (c *outCall) closeSend() error {
 		return nil
 	}
 	w := c.ln.w
-	if w.beginBulk() != nil {
+	if w.beginBulk(&c.out.closed) != nil {
 		return nil // Recv says why
 	}
 	var id [64]byte

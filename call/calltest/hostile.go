@@ -254,3 +254,23 @@ func secrets(e *env) {
 		e.Fatalf("JSON shows it: %s, %v", b, err)
 	}
 }
+
+// nobodyReads: a peer without credit that reads nothing fills what the transport
+// holds and no more; its abort, and the deadline, still stop the handler.
+func nobodyReads(e *env) {
+	h := e.handler()
+	running := func() int { return h.Stats().Operations["test/stream"].Running }
+	for i, member := range []string{"", `"deadline_ms":500,`} {
+		w := e.wire(h, alice)
+		s := w.open()
+		w.write(s, `{"type":"call.requested","id":"n","payload":{"operationId":"/test/stream",`+member+`"input":{"n":1000000000,"bytes":10000}}}`)
+		e.eventually(func() bool { return running() == 1 }, "it runs")
+		pause(e.ctx(), 100*time.Millisecond) // the buffers on the way fill up
+		if i == 0 {
+			w.write(w.open(), `{"type":"call.aborted","id":"n","payload":{}}`)
+		}
+		e.eventually(func() bool { return running() == 0 }, "a handler whose items nobody reads stops")
+		e.true(h.Stats().BufferedBytes < 16<<20, "memory")
+		_ = w.conn.CloseWithError(alknet.CodeOK, "")
+	}
+}
