@@ -137,9 +137,12 @@ func (r *Router) register(ctx context.Context, s session.Session, a admission) (
 // for one that was not accepted here, with ctx.
 func (r *Router) enlist(ctx context.Context, c *Conn, a admission) (*liveConn, *Error) {
 	lc := &liveConn{svc: a.svc, handler: chain(a.svc.handler, r.Middleware), from: a.from, ours: a.state != nil}
-	if lc.ours { // one context less on each of many idle connections
+	switch {
+	case lc.ours && a.over == QUIC: // two contexts less on each of many idle connections:
+		lc.ctx, lc.cancel = c.s.Context(), func(error) {} // whoever cancels also closes, which ends this at once
+	case lc.ours:
 		lc.ctx, lc.cancel = context.WithCancelCause(c.s.Context())
-	} else {
+	default:
 		lc.ctx, lc.cancel = context.WithCancelCause(ctx)
 		c.s.OnDone(func() { lc.cancel(net.ErrClosed) })
 	}

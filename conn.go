@@ -30,8 +30,7 @@ type Conn struct {
 	drainc     chan struct{} // closed when the Router drains
 
 	mu      sync.Mutex
-	drained bool   // guarded by mu; drainc is closed
-	onDrain func() // guarded by mu; called once drainc is closed
+	drained bool // guarded by mu; drainc is closed
 
 	bytesIn, bytesOut atomic.Int64
 	streams           atomic.Int64
@@ -62,18 +61,6 @@ func (c *Conn) drain() {
 	}
 	c.drained = true
 	close(c.drainc)
-	if c.onDrain != nil {
-		c.onDrain()
-	}
-}
-
-// whenDrained calls f, which must not block, once the connection is Draining.
-func (c *Conn) whenDrained(f func()) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.onDrain = f; c.drained {
-		f()
-	}
 }
 
 // isDraining reports whether drain was called.

@@ -56,27 +56,25 @@ type StreamFunc func(context.Context, *Stream) error
 // variables, and whatever needs more runs before or after.
 func (f StreamFunc) ServeConn(ctx context.Context, conn *Conn) error {
 	a := &streamAcceptor{serve: f, ctx: ctx, conn: conn, slots: make(chan struct{}, conn.maxStreams)}
-	a.accepting, a.stop = context.WithCancel(ctx)
-	conn.whenDrained(a.stop)
+	a.withdraw = context.AfterFunc(ctx, conn.cut) // what reads or writes does not see ctx
 	defer a.end()
 	return a.run()
 }
 
 // A streamAcceptor starts the handlers of a connection's streams.
 type streamAcceptor struct {
-	serve     StreamFunc
-	ctx       context.Context
-	conn      *Conn
-	accepting context.Context // also ends when the connection is Draining
-	stop      context.CancelFunc
-	slots     chan struct{} // a slot is free only when its handler returned
-	wg        sync.WaitGroup
+	serve    StreamFunc
+	ctx      context.Context
+	conn     *Conn
+	withdraw func() bool   // of what ctx's end does
+	slots    chan struct{} // a slot is free only when its handler returned
+	wg       sync.WaitGroup
 }
 
 // run accepts streams until there are no more.
 func (a *streamAcceptor) run() error {
 	for a.takeSlot() {
-		st, err := a.conn.s.Accept(a.accepting)
+		st, err := a.conn.s.Accept(untilDrained{a})
 		if err != nil {
 			return a.acceptError(err)
 		}
@@ -91,14 +89,37 @@ func (a *streamAcceptor) takeSlot() bool {
 	select {
 	case a.slots <- struct{}{}:
 		return true
-	case <-a.accepting.Done():
+	case <-a.conn.drainc:
+		return false
+	case <-a.ctx.Done():
 		return false
 	}
 }
 
+// An untilDrained is the context of waiting for a stream: it ends when the
+// connection is Draining. The end of ctx ends the connection.
+type untilDrained struct{ a *streamAcceptor }
+
+// Deadline is part of [context.Context].
+func (untilDrained) Deadline() (time.Time, bool) { return time.Time{}, false }
+
+// Done is part of [context.Context].
+func (u untilDrained) Done() <-chan struct{} { return u.a.conn.drainc }
+
+// Err is part of [context.Context].
+func (u untilDrained) Err() error {
+	if u.a.conn.isDraining() {
+		return context.Canceled
+	}
+	return nil
+}
+
+// Value is part of [context.Context].
+func (u untilDrained) Value(key any) any { return u.a.ctx.Value(key) }
+
 // acceptError is what the handler returns when Accept failed.
 func (a *streamAcceptor) acceptError(err error) error {
-	if a.accepting.Err() != nil {
+	if a.ctx.Err() != nil || a.conn.isDraining() {
 		return streamEnd(acceptEnd(a.ctx, a.conn))
 	}
 	return streamEnd(opError{"accept stream", wrapError(err)})
@@ -140,13 +161,11 @@ func (a *streamAcceptor) panicked(ctx *streamContext, err error) {
 
 // end waits for the running handlers.
 func (a *streamAcceptor) end() {
-	a.stop()
-	if a.ctx.Err() != nil { // what reads or writes does not see ctx
-		a.conn.cut()
-	} else {
-		defer context.AfterFunc(a.ctx, a.conn.cut)()
+	if a.ctx.Err() != nil {
+		a.conn.cut() // at once, not when the AfterFunc has its turn
 	}
 	a.wg.Wait()
+	a.withdraw()
 }
 
 // cut closes the connection for want of a context, if it did not end by itself.

@@ -98,7 +98,7 @@ func TestToolAbsentFailsWhereAllAreRequired(t *testing.T) {
 }
 
 func TestToolThatIsNotListedFailsAlways(t *testing.T) {
-	for _, name := range []string{"sh", "curl:x", "python3:os", "#", ""} {
+	for _, name := range []string{"true", "curl:x", "python3:os", "#", ""} {
 		t.Setenv(requireTools, "")
 		v := judge(t, func(v *verdict) { Tool(v, name) })
 		require.Empty(t, v.skip, name)
@@ -117,6 +117,13 @@ func TestToolOfAPythonModule(t *testing.T) {
 	program(t, "python3", "exit 1")
 	v = judge(t, func(v *verdict) { Tool(v, "python3:mnemonic") })
 	require.Contains(t, v.skip, "python3-mnemonic", "the module is absent")
+
+	without := program(t, "python3", "exit 1")
+	want = program(t, "python3", "exit 0")
+	t.Setenv("PATH", filepath.Dir(without)+string(filepath.ListSeparator)+filepath.Dir(want))
+	v = judge(t, func(v *verdict) { got = Tool(v, "python3:mnemonic") })
+	require.Empty(t, v.skip+v.fatal)
+	require.Equal(t, want, got, "the first on the PATH lacks the module")
 }
 
 func TestToolsListIsWellFormed(t *testing.T) {
