@@ -193,8 +193,18 @@ func (c *outCall) write(ln *lane, req *request, input []byte, raw bool) {
 	if bulk {
 		w.endBulk()
 	} else {
-		w.end(c.ctx.Done() == nil) // who may be called away does not write for others
+		w.end(c.writesForOthers())
 	}
+}
+
+// writesForOthers reports whether who makes the call may write what others have
+// appended: not who may be called away meanwhile, but a handler that hands a call
+// on may, whose own caller is answered in time by somebody else.
+func (c *outCall) writesForOthers() bool {
+	if _, handler := c.ctx.(*callCtx); handler {
+		return true
+	}
+	return c.ctx.Done() == nil
 }
 
 // appendID appends the id of the call.
