@@ -12,8 +12,8 @@ results=${HOP_OUT:-$out/results}
 for _ in $(seq "$rounds"); do
   for size in 100 4096; do
     for p in direct head nats; do
-      timeout 100 "$out/hop" unary -proto "$p" -size $size -conc 1 -n 3000
-      timeout 100 "$out/hop" unary -proto "$p" -size $size -conc 64 -n 20000
+      timeout 100 "$out/hop" unary -proto "$p" -size $size -conc 1 -n 2000
+      timeout 100 "$out/hop" unary -proto "$p" -size $size -conc 64 -n 10000
     done
   done >> "$results"
 done
