@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -81,10 +82,17 @@ func supervise(t *testing.T, s *Supervisor, r *remote) {
 func TestSupervisorRedials(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRemote(t)
-		var states []bool
-		s := &Supervisor{Dial: r.dial, OnState: func(up bool, _ error) { states = append(states, up) }}
+		var ups, downs atomic.Int32
+		s := &Supervisor{Dial: r.dial, OnState: func(up bool, _ error) {
+			if up {
+				ups.Add(1)
+			} else {
+				downs.Add(1)
+			}
+		}}
 		supervise(t, s, r)
-		require.Equal(t, []bool{true}, states)
+		require.Equal(t, int32(1), ups.Load())
+		require.Zero(t, downs.Load())
 		time.Sleep(time.Minute)
 		r.cut(alknet.CodeInternal, nil)
 		time.Sleep(firstJitter + time.Millisecond)
@@ -102,7 +110,8 @@ func TestSupervisorRedials(t *testing.T) {
 			require.LessOrEqual(t, gap, min(time.Second<<min(i-1, 10), time.Minute), "dial %d", i)
 		}
 		require.Greater(t, len(dials), 30, "at most a minute apart")
-		require.False(t, states[len(states)-1])
+		require.Equal(t, int32(2), ups.Load())
+		require.Greater(t, downs.Load(), int32(30))
 
 		r.cut(alknet.CodeInternal, &alknet.Error{Code: alknet.CodeRevoked, Remote: true})
 		time.Sleep(2 * time.Minute)
