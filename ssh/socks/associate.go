@@ -1,13 +1,11 @@
 package socks
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"io"
 	"net"
 	"net/netip"
-	"strings"
 	"sync"
 	"time"
 
@@ -22,8 +20,6 @@ const (
 	maxPending  = 16    // datagrams that wait while a destination is dialled
 	maxDatagram = 65535 // bytes
 )
-
-func newReader(s string) *bufio.Reader { return bufio.NewReader(strings.NewReader(s)) }
 
 // An association carries the datagrams of one client (RFC 1928, section 7).
 type association struct {
