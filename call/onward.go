@@ -12,9 +12,6 @@ func (c *outCall) inherit(req *request) {
 		req.trace = []byte(r.Trace)
 	}
 	req.state = r.c.meta.state
-	if r.c.l == nil && r.c.parent == nil {
-		return
-	}
 	origin := r.c
 	for origin.l == nil && origin.parent != nil {
 		origin = origin.parent
