@@ -41,7 +41,8 @@ type link struct {
 	known  sync.Once             // closes helloc
 	rttNS  atomic.Int64          // as the hello measured it
 	who    atomic.Pointer[caller]
-	inputs atomic.Int64 // streams of items that run here
+	self   atomic.Pointer[string] // our key, as text; nil: nobody asked
+	inputs atomic.Int64           // streams of items that run here
 
 	drainc   chan struct{} // closed when the peer drains
 	drainSet sync.Once
@@ -361,7 +362,7 @@ func (l *link) rtt() time.Duration {
 
 // dispatch has a worker run c.
 func (l *link) dispatch(c *inCall) {
-	if c.meta.resumable || c.meta.resumes { // it may outlive the connection
+	if c.meta.resumable || c.meta.resumes || len(c.meta.key) > 0 { // it may outlive the connection
 		safe.Go(&l.s.wg, l.workerFailed, c.run)
 		return
 	}

@@ -365,6 +365,7 @@ func (ln *lane) request(body []byte) {
 		return
 	}
 	c.id, c.input, c.size = string(ev.id), ev.data, len(body)
+	c.imply()
 	if c.meta.inputs || c.meta.rawInput {
 		c.box = new(newMailbox())
 	}
@@ -438,7 +439,11 @@ func (ln *lane) ended(err error) {
 	over := ln.overLocked()
 	ln.mu.Unlock()
 	if !clean {
-		ln.st.Reset(streamCode(err))
+		code := streamCode(err)
+		if ln.l.connEnded() { // which is why the read failed: nothing was refused
+			code = alknet.CodeOK
+		}
+		ln.st.Reset(code)
 	}
 	if over {
 		ln.finish()

@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/alkdev/alknet"
 	"github.com/alkdev/alknet/call/codes"
 )
 
@@ -204,11 +203,21 @@ func (c *outCall) write(ln *lane, req *request, input []byte, raw bool) {
 	if bulk {
 		w.endBulk()
 	} else {
-		inline := c.ctx.Done() == nil // who may be called away does not write for others
+		inline := c.writesForOthers()
 		c.writing.Store(inline)
 		w.end(inline)
 		c.writing.Store(false)
 	}
+}
+
+// writesForOthers reports whether who makes the call may write what others have
+// appended: not who may be called away meanwhile, but a handler that hands a call
+// on may, whose own caller is answered in time by somebody else.
+func (c *outCall) writesForOthers() bool {
+	if _, handler := c.ctx.(*callCtx); handler {
+		return true
+	}
+	return c.ctx.Done() == nil
 }
 
 // appendID appends the id of the call.
@@ -257,49 +266,6 @@ func (c *outCall) request() (*request, error) {
 	}
 	c.inherit(req)
 	return req, nil
-}
-
-// inherit adds what a call made on behalf of another says of it.
-func (c *outCall) inherit(req *request) {
-	r, ok := RequestFromContext(c.ctx)
-	if !ok {
-		return
-	}
-	if len(req.trace) == 0 {
-		req.trace = []byte(r.Trace)
-	}
-	req.state = r.c.meta.state
-	if r.c.l == nil && r.c.parent == nil {
-		return
-	}
-	origin := r.c
-	for origin.l == nil && origin.parent != nil {
-		origin = origin.parent
-	}
-	req.hops = origin.meta.hops + 1
-	req.path = append(req.path, origin.meta.path...)
-	if self := c.l.conn.LocalID(); !self.IsZero() {
-		req.path = append(req.path, self.String())
-	}
-	req.claimed = claim(origin.who.id)
-	req.delegation = c.l.s.onward(origin, c.l)
-}
-
-// claim is forwarded_for: whom our gate checked.
-func claim(id *alknet.Identity) []byte {
-	if id.ID == "" {
-		return nil
-	}
-	w := wireIdentity{ID: id.ID, Scopes: []string{}, Resources: map[string][]string{}} // its rights are nobody's business
-	if !id.Peer.IsZero() {
-		w.Peer = id.Peer.String()
-	}
-	buf := getBuffer()
-	defer putBuffer(buf)
-	if encode(buf, &w) != nil {
-		return nil
-	}
-	return append([]byte(nil), buf.Bytes()...)
 }
 
 // send sends an input.

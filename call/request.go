@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"strings"
+	"sync/atomic"
 
 	"github.com/alkdev/alknet"
 	"github.com/alkdev/alknet/call/codes"
@@ -152,6 +153,8 @@ type caller struct {
 	count   *running // its running calls; nil: anonymous
 	explain bool     // scope call:explain
 	forward bool     // scope call:forward
+
+	claimed atomic.Pointer[[]byte] // forwarded_for; nil: not yet made
 }
 
 // The scopes that the protocol itself knows.
@@ -160,3 +163,20 @@ const (
 	scopeForward  = "call:forward"
 	scopeDelegate = "call:delegate"
 )
+
+// Operations are what the caller may call, sorted by name, as services/list has
+// them.
+func (r *Request) Operations() []*Operation {
+	ops, _ := r.c.s.visibleTo(r.c.who)
+	return ops
+}
+
+// Explain is services/explain of an operation for the caller, or for whom the
+// token as means: for who puts an operation of its own in its place.
+func (r *Request) Explain(ctx context.Context, op, as string) (json.RawMessage, error) {
+	out, err := r.c.s.explain(ctx, explainInput{Operation: op, As: as})
+	if err != nil {
+		return nil, err
+	}
+	return encoded(&out), nil
+}
