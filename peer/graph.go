@@ -262,9 +262,8 @@ type route struct {
 	g     *Graph
 	name  string
 	cands atomic.Pointer[candidates]
-	turns atomic.Uint64   // RoundRobin's
-	times histogram       // of answers
-	op    *call.Operation // of call's gate; replaced with the route when it changes
+	turns atomic.Uint64 // RoundRobin's
+	times histogram     // of answers
 }
 
 // candidates are the offers of a route, never changed in place.
