@@ -99,9 +99,9 @@ func TestImpairedNetworks(t *testing.T) {
 				}
 				wg.Wait()
 				require.Len(t, seen, asked, "something was asked twice, or never")
-				close(seen)
 				once := make(map[[32]byte]bool)
-				for sum := range seen {
+				for range asked {
+					sum := <-seen
 					require.False(t, once[sum])
 					once[sum] = true
 				}
