@@ -1,0 +1,466 @@
+package call
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/alkdev/alknet/call/codes"
+	"github.com/alkdev/alknet/internal/safe"
+)
+
+// An inCall is a call that is served here: one that came over a link, or one
+// made in this process through Handler.As or Request.Env.
+type inCall struct {
+	h   *Handler
+	s   *state
+	l   *link     // nil: made in this process
+	ln  *lane     // where it is answered
+	loc *localEnd // the caller in this process; nil: the call came over a link
+
+	parent *inCall // the call that made this one through its Env
+
+	id     string
+	meta   request
+	frame  *[]byte // what meta and input point into
+	input  []byte  // the one input; nil: absent
+	size   int     // bytes of the request's frame
+	begun  time.Time
+	who    *caller // guarded by mu; the worker may read it
+	entry  *entry  // guarded by mu; the worker may read it; nil: the gate has not decided
+	req    Request // guarded by mu until the gate has decided
+	ctx    callCtx
+	stream Stream
+
+	peer   *hello // what the caller understands
+	items  bool   // several outputs
+	inputs bool   // several inputs
+
+	due      due
+	maxInput atomic.Int64
+	done     atomic.Bool // its terminal event was decided
+	box      mailbox     // inputs that arrive one by one
+	in       inflow
+	nextIn   uint64 // the reader's: number of the next input item
+	out      outflow
+	sent     atomic.Uint64 // items sent
+	held     atomic.Int64  // bytes in box
+
+	gotInput bool // the handler's
+	answered bool // the handler's; reply holds the answer
+	reply    []byte
+	replyRaw bool
+	outBytes atomic.Int64
+
+	work     sync.WaitGroup // Request.Go
+	key      *idempotent    // the worker's; of a call with an idempotency key
+	lateFlag atomic.Bool    // it was answered TIMEOUT and runs on
+
+	mu      sync.Mutex // guards what the gate sets while others may end the call
+	workErr error      // guarded by mu
+	allowed bool       // guarded by mu; the gate let it in
+	keep    *retention // guarded by mu; a resumable subscription; nil: it is not
+}
+
+// frames are buffers of requests.
+var frames = sync.Pool{New: func() any { return new([]byte) }}
+
+// newInCall makes the call that a frame on ln will start.
+func newInCall(ln *lane) *inCall {
+	c := &inCall{h: ln.l.h, s: ln.l.s, l: ln.l, ln: ln, peer: ln.l.features()}
+	c.stream.end = (*calleeEnd)(c)
+	c.due.fire = c
+	c.ctx.c, c.ctx.parent = c, ln.l.ctx
+	return c
+}
+
+// hold keeps a copy of a frame.
+func (c *inCall) hold(body []byte) {
+	c.frame = frames.Get().(*[]byte)
+	*c.frame = append((*c.frame)[:0], body...)
+}
+
+// recycle gives the frame's buffer back. Nothing points into it any more.
+func (c *inCall) recycle() {
+	f := c.frame
+	c.frame, c.input = nil, nil
+	if f != nil && cap(*f) <= maxPooledBytes {
+		frames.Put(f)
+	}
+}
+
+// owner is who waits for the goroutines of the call.
+func (c *inCall) owner() *sync.WaitGroup {
+	if c.l != nil {
+		return &c.l.wg
+	}
+	return &c.s.wg
+}
+
+// admit counts a new call of the peer and notes it as live, or refuses it.
+func (l *link) admit(c *inCall) *Error {
+	c.begun = time.Now()
+	who := l.caller()
+	c.who = who
+	if err := l.s.reserve(who); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	err := l.admitLocked(c)
+	l.mu.Unlock()
+	if err == nil && !c.ln.add(c) {
+		l.drop(c)
+		err = errorf(codes.Unavailable, "the stream has ended").ran(runNo)
+	}
+	if err != nil {
+		l.s.release(who)
+	}
+	return err
+}
+
+func (l *link) admitLocked(c *inCall) *Error {
+	switch {
+	case l.err != nil:
+		return errorf(codes.Unavailable, "the connection has ended").ran(runNo)
+	case l.draining && string(c.meta.op) != opHello:
+		return errorf(codes.Unavailable, "draining").ran(runNo)
+	case l.runningHere >= l.s.lim.MaxRunningPerConn+int(l.inputs.Load()):
+		return limitError("max_running_per_conn", int64(l.s.lim.MaxRunningPerConn))
+	}
+	if _, live := l.in[c.id]; live {
+		return errorf(codes.InvalidRequest, "the id is that of a live call").ran(runNo)
+	}
+	l.in[c.id] = c
+	l.runningHere++
+	return nil
+}
+
+// running finds a live call of the peer.
+func (l *link) running(id []byte) *inCall {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.in[string(id)]
+}
+
+// drop forgets a live call: its id is free again.
+func (l *link) drop(c *inCall) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.in[c.id] == c {
+		delete(l.in, c.id)
+	}
+	l.unscheduleLocked(&c.due)
+}
+
+// run serves the call: gate, handler, answer. It is called once.
+func (c *inCall) run() {
+	returned := false
+	var err error
+	defer func() {
+		if !returned {
+			if v := recover(); v != nil {
+				err = c.panicked(&safe.PanicError{Value: v, Stack: debug.Stack()})
+			} else {
+				err = internal(errors.New("the handler ended its goroutine"))
+			}
+		}
+		c.handlerDone(err)
+	}()
+	err = c.serve()
+	returned = true
+}
+
+// serve decides and runs.
+func (c *inCall) serve() error {
+	if err := c.gate(); err != nil {
+		return err
+	}
+	if c.key != nil {
+		if done, err := c.s.keys.claim(c); done {
+			return err
+		}
+	}
+	err := c.chain()(&c.ctx, &c.stream)
+	c.work.Wait()
+	if err == nil {
+		c.mu.Lock()
+		err = c.workErr
+		c.mu.Unlock()
+	}
+	if e, ok := errors.AsType[*Error](err); ok && e.executed == runUnsaid && !e.Remote {
+		e = new(*e) // it may be one value for all calls
+		err = e.ran(runYes)
+	}
+	return err
+}
+
+// chain is the handler with the middleware around it.
+func (c *inCall) chain() HandlerFunc {
+	f := c.entry.op.Func.Serve
+	for i := len(c.h.Middleware) - 1; i >= 0; i-- {
+		f = c.h.Middleware[i](&c.entry.op, f)
+	}
+	return f
+}
+
+// panicked logs a panic of a handler; the caller hears no more than INTERNAL.
+func (c *inCall) panicked(pe *safe.PanicError) error {
+	c.s.panics.Add(1)
+	c.h.logger().LogAttrs(context.Background(), slog.LevelError, "call: handler panicked",
+		slog.String("operation", c.req.Operation), slog.String("id", c.id),
+		slog.String("panic", fmtPanic(pe.Value)), slog.String("stack", string(pe.Stack)))
+	return internal(pe)
+}
+
+// fmtPanic is the value of a panic for our log.
+func fmtPanic(v any) string {
+	if err, ok := v.(error); ok {
+		return err.Error()
+	}
+	return fmt.Sprint(v)
+}
+
+// handlerDone answers the call, if nothing else has ended it, and frees its place.
+func (c *inCall) handlerDone(err error) {
+	if c.l != nil {
+		c.l.drop(c)
+	}
+	first := c.done.CompareAndSwap(false, true)
+	c.freePlace()
+	if c.key != nil {
+		c.s.keys.settle(c, err)
+	}
+	if first {
+		c.conclude(err)
+	} else if c.late() {
+		c.s.overrunning.Add(-1)
+	}
+	c.ctx.cancel(context.Canceled)
+	c.box.discard(io.EOF)
+	c.giveBack()
+	if c.ln != nil {
+		c.ln.remove(c)
+	}
+	if c.loc == nil {
+		c.recycle()
+	}
+}
+
+// freePlace ends the counting of the handler.
+func (c *inCall) freePlace() {
+	c.s.release(c.who)
+	if c.entry != nil {
+		c.entry.leave()
+	}
+	if c.l != nil {
+		c.l.mu.Lock()
+		c.l.runningHere--
+		c.l.mu.Unlock()
+		if c.streams() {
+			c.l.inputs.Add(-1)
+		}
+	}
+}
+
+// streams reports whether items flow, so that the call counts as a subscription.
+func (c *inCall) streams() bool { return c.entry != nil && (c.items || c.inputs) }
+
+// conclude writes the terminal event. done was set by who calls it.
+func (c *inCall) conclude(err error) {
+	c.mu.Lock()
+	keep, who, entry := c.keep, c.who, c.entry
+	c.mu.Unlock()
+	var e *Error
+	if err != nil {
+		e = visible(asError(err), entry, who)
+	}
+	c.record(e)
+	if keep == nil || !keep.end(e) {
+		c.emitEnd(e)
+	}
+}
+
+// visible is the error as its caller may see it: an undeclared code is INTERNAL.
+func visible(e *Error, entry *entry, who *caller) *Error {
+	if entry == nil || codes.Known(e.Code) || e.Remote {
+		return e
+	}
+	for _, spec := range entry.op.Errors {
+		if spec.Code == e.Code {
+			return e
+		}
+	}
+	hidden := internal(e)
+	if who != nil && who.explain {
+		hidden.Details = append(appendString([]byte(`{"code":`), e.Code), '}')
+	}
+	return hidden
+}
+
+// over reports whether the call has had its terminal event.
+func (c *inCall) over() bool { return c.done.Load() }
+
+// endWith ends the call from outside its handler with an error.
+func (c *inCall) endWith(e *Error) { c.stopWith(e, context.Canceled) }
+
+// stopWith ends the call once: the handler's context ends with cause.
+func (c *inCall) stopWith(e *Error, cause error) bool {
+	if !c.done.CompareAndSwap(false, true) {
+		return false
+	}
+	if c.l != nil {
+		c.l.drop(c)
+	}
+	c.conclude(e)
+	c.wakeUp(e, cause)
+	return true
+}
+
+// wakeUp ends what the handler may wait for.
+func (c *inCall) wakeUp(e *Error, cause error) {
+	c.ctx.cancel(cause)
+	c.box.finish(e)
+	c.out.open()
+}
+
+// abort ends the call because its caller wants no answer. confirm: it is told.
+func (c *inCall) abort(e *Error, confirm bool) {
+	if !c.done.CompareAndSwap(false, true) {
+		return
+	}
+	if c.l != nil {
+		c.l.drop(c)
+	}
+	c.mu.Lock()
+	keep := c.keep
+	c.mu.Unlock()
+	if keep != nil {
+		keep.end(e)
+	}
+	c.record(e)
+	if c.loc != nil {
+		c.loc.box.finish(e)
+	}
+	c.wakeUp(e, context.Canceled)
+	if confirm && c.ln != nil && c.l.features().abort {
+		c.emitAborted()
+	}
+}
+
+// disconnected is what happens when the connection is lost: a resumable
+// subscription waits for its caller to come back, anything else is aborted.
+func (c *inCall) disconnected() {
+	c.mu.Lock()
+	keep := c.keep
+	c.mu.Unlock()
+	if keep != nil && keep.detach() {
+		return
+	}
+	c.abort(errorf(codes.Cancelled, "the connection was lost").ran(runUnknown), false)
+}
+
+// expire ends the call at its deadline, whatever its handler does.
+func (c *inCall) expire() {
+	c.s.overrunning.Add(1)
+	e := errorf(codes.Timeout, "deadline exceeded").ran(runUnknown)
+	c.lateFlag.Store(true)
+	if !c.stopWith(e, context.DeadlineExceeded) {
+		c.s.overrunning.Add(-1)
+		c.lateFlag.Store(false)
+	}
+}
+
+// late reports whether the handler runs beyond its deadline.
+func (c *inCall) late() bool { return c.lateFlag.Load() }
+
+// A calleeEnd is the callee's end of a call.
+type calleeEnd inCall
+
+// recv returns the next input.
+func (x *calleeEnd) recv() (item, error) {
+	c := (*inCall)(x)
+	if !c.inputs && !c.meta.rawInput {
+		if c.gotInput {
+			return item{}, io.EOF
+		}
+		c.gotInput = true
+		return item{data: c.oneInput()}, nil
+	}
+	if !c.inputs && c.gotInput {
+		return item{}, io.EOF
+	}
+	it, err := c.box.next(&c.ctx)
+	if err != nil {
+		if e := c.ctx.Err(); e != nil && !errors.Is(err, io.EOF) {
+			return item{}, ctxError(e)
+		}
+		return item{}, err
+	}
+	c.gotInput = true
+	c.consumed(it)
+	if !it.raw && c.inputs {
+		if err := c.entry.checkInput(it.data); err != nil {
+			return item{}, err
+		}
+	}
+	return it, nil
+}
+
+// oneInput is the input as the operation wants it: one that is absent is null,
+// or an object without members where only an object will do.
+func (c *inCall) oneInput() []byte {
+	if c.input != nil {
+		return c.input
+	}
+	if sh := c.entry.op.Func.shape; sh != nil && sh.object && !sh.null {
+		return emptyObject
+	}
+	return nullValue
+}
+
+var emptyObject = []byte("{}")
+
+// send sends an output, or keeps the answer of a unary call.
+func (x *calleeEnd) send(data []byte, raw, checked bool) error {
+	c := (*inCall)(x)
+	if !raw && len(data) == 0 {
+		data = nullValue
+	}
+	if err := checkJSON(data, raw, checked); err != nil {
+		return err
+	}
+	if most := c.entry.op.MaxOutputBytes; int64(len(data)) > c.s.outputLimit(most) {
+		e := limitError("max_output_bytes", c.s.outputLimit(most))
+		return e.ran(runYes)
+	}
+	if c.done.Load() {
+		return c.whyOver()
+	}
+	if c.items {
+		return c.sendItem(data, raw)
+	}
+	if c.answered {
+		return errorf(codes.Internal, "a second answer to a unary call")
+	}
+	c.answered, c.replyRaw = true, raw
+	c.reply = append(c.reply[:0], data...)
+	return nil
+}
+
+// whyOver is what a handler hears that sends after the end.
+func (c *inCall) whyOver() error {
+	if err := c.ctx.Err(); err != nil {
+		return ctxError(err)
+	}
+	return errorf(codes.Cancelled, "the call is over")
+}
+
+func (x *calleeEnd) closeSend() error { return nil }
+
+func (x *calleeEnd) cancel(err *Error) { (*inCall)(x).endWith(err) }

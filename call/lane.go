@@ -1,0 +1,443 @@
+package call
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+
+	"github.com/alkdev/alknet"
+	"github.com/alkdev/alknet/call/codes"
+	"github.com/alkdev/alknet/internal/budget"
+)
+
+// A lane is one stream of a link: the only one of a Raw connection, one of the
+// few that unary calls share, or the stream of one call.
+type lane struct {
+	l      *link
+	st     *alknet.Stream
+	w      *writer
+	r      frameReader
+	opened bool        // by us: we call on it, and the peer answers
+	both   bool        // Raw: both ends call on it
+	own    bool        // opened for one call of ours
+	over   atomic.Bool // that call has ended: nothing more is read
+
+	mu      sync.Mutex
+	running map[*inCall]struct{} // guarded by mu; calls of the peer that it answers
+	eof     bool                 // guarded by mu; the peer sends nothing more
+	shut    bool                 // guarded by mu; its end is under way
+}
+
+// newLane adds a stream to the link; nil: the link has ended.
+func (l *link) newLane(st *alknet.Stream, opened bool) *lane {
+	ln := &lane{l: l, st: st, opened: opened, both: l.single, running: make(map[*inCall]struct{})}
+	ln.w = newWriter(st, &l.wg)
+	ln.r = frameReader{src: st, timeout: l.s.lim.FrameTimeout, mem: l.mem}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.err != nil {
+		return nil
+	}
+	l.lanes[ln] = struct{}{}
+	return ln
+}
+
+// answers reports whether the peer calls on this lane.
+func (ln *lane) answers() bool { return ln.both || !ln.opened }
+
+// asks reports whether we call on it.
+func (ln *lane) asks() bool { return ln.both || ln.opened }
+
+// run reads the lane to its end.
+func (ln *lane) run() {
+	if !ln.opened && !ln.both {
+		ln.r.hurry(0) // the first frame must come soon
+		stop := ln.st.OnAbort(ln.reset)
+		defer stop()
+	}
+	ln.ended(ln.read())
+}
+
+// reset is what happens when the peer resets the stream or stops reading it.
+func (ln *lane) reset() {
+	ln.mu.Lock()
+	over := ln.shut
+	ln.mu.Unlock()
+	if !over && ln.l.aborted() {
+		ln.abandon()
+	}
+}
+
+// abandon aborts the calls that were to be answered on the lane.
+func (ln *lane) abandon() {
+	ln.mu.Lock()
+	calls := make([]*inCall, 0, len(ln.running))
+	for c := range ln.running {
+		calls = append(calls, c)
+	}
+	ln.mu.Unlock()
+	for _, c := range calls {
+		c.abort(errorf(codes.Cancelled, "the caller ended the stream"), false)
+	}
+}
+
+// read handles frames until the stream ends.
+func (ln *lane) read() error {
+	for !ln.over.Load() {
+		n, err := ln.r.length()
+		if err != nil {
+			return err
+		}
+		if int64(n) > ln.limit() {
+			if done, err := ln.oversize(n); err != nil {
+				return err
+			} else if done {
+				continue
+			}
+		}
+		body, ok, err := ln.r.small(n)
+		if !ok && err == nil {
+			var left int
+			body, left, err = ln.r.large(n)
+			if le, over := errors.AsType[*budget.LimitError](err); over {
+				if err = ln.refuseLarge(left, nil, le.Setting, le.Max); err == nil {
+					continue
+				}
+			}
+		}
+		if err == nil {
+			ln.handle(body)
+		}
+		ln.r.release()
+		if err != nil {
+			return err
+		}
+	}
+	return io.EOF
+}
+
+// limit is the largest frame that is read before it is known what it is for.
+func (ln *lane) limit() int64 {
+	lim := ln.l.s.lim.MaxFrameBytes
+	if ln.l.h.Limits.MaxFrameBytes == 0 && ln.answers() && ln.l.conn.SharedIdentity().ID == "" {
+		return anonymousMaxFrameBytes
+	}
+	return lim
+}
+
+// oversize looks at the first bytes of a frame over the limit: it may be read if
+// it names an operation, or one of our calls, that takes so much. done: it was
+// read away and refused.
+func (ln *lane) oversize(n int) (done bool, err error) {
+	head, err := ln.r.peek(n)
+	if err != nil {
+		return false, err
+	}
+	most, id := ln.allowance(head)
+	if int64(n) <= most {
+		return false, nil
+	}
+	if !ln.both && !ln.opened && ln.idle() {
+		return false, &alknet.Error{Code: alknet.CodeLimit, Reason: "max_frame_bytes"}
+	}
+	return true, ln.refuseLarge(n, id, "max_frame_bytes", ln.limit())
+}
+
+// idle reports whether no call of the peer runs on the lane.
+func (ln *lane) idle() bool {
+	ln.mu.Lock()
+	defer ln.mu.Unlock()
+	return len(ln.running) == 0
+}
+
+// allowance is how large the frame may be that begins with head, and its id.
+func (ln *lane) allowance(head []byte) (most int64, id []byte) {
+	if isRaw(head) {
+		if len(head) < 2 || len(head) < 2+int(head[1]) {
+			return 0, nil
+		}
+		id = head[2 : 2+int(head[1])]
+		return ln.l.allowanceOf(id, head[0] == rawOutput && ln.asks()), id
+	}
+	typ, id, payload, ok := peekHead(head)
+	switch {
+	case !ok:
+		return 0, nil
+	case typ == evRequested && ln.answers():
+		rest, _ := cut(payload, preOp)
+		if name, _, ok := cutText(rest, maxRouteBytes+1); ok {
+			if op := ln.l.s.find(string(bytes.TrimPrefix(name, []byte("/")))); op != nil {
+				return op.MaxInputBytes, id
+			}
+		}
+	case typ == evResponded || typ == evItem:
+		return ln.l.allowanceOf(id, typ == evResponded && ln.asks()), id
+	}
+	return 0, id
+}
+
+// peekHead reads the beginning of a canonical frame.
+func peekHead(head []byte) (typ eventType, id, payload []byte, ok bool) {
+	b, ok := cut(head, preType)
+	if !ok {
+		return 0, nil, nil, false
+	}
+	name, b, ok := cutText(b, 32)
+	if !ok {
+		return 0, nil, nil, false
+	}
+	if b, ok = cut(b, preID[1:]); !ok {
+		return 0, nil, nil, false
+	}
+	if id, b, ok = cutText(b, maxIDBytes); !ok {
+		return 0, nil, nil, false
+	}
+	payload, ok = cut(b, prePayload[1:])
+	return eventTypeOf(name), id, payload, ok
+}
+
+// allowanceOf is the largest frame of a live call: an output of ours, or an
+// input of the peer's.
+func (l *link) allowanceOf(id []byte, output bool) int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if output {
+		if c := l.oursLocked(id); c != nil {
+			return c.maxReply
+		}
+		return 0
+	}
+	if c := l.in[string(id)]; c != nil {
+		return c.maxInput.Load()
+	}
+	return 0
+}
+
+// refuseLarge reads n bytes away and tells whose frame it was.
+func (ln *lane) refuseLarge(n int, id []byte, limit string, most int64) error {
+	id = bytes.Clone(id)
+	if err := ln.r.discard(n); err != nil {
+		return err
+	}
+	refusal := limitError(limit, most)
+	if ln.asks() {
+		if c := ln.l.takeOut(id); c != nil {
+			c.fail(refusal.ran(runYes))
+			ln.l.sendAbort(c)
+			return nil
+		}
+	}
+	if ln.answers() {
+		if c := ln.l.running(id); c != nil { // an item of a live call
+			c.endWith(refusal.ran(runUnknown))
+			return nil
+		}
+		ln.sendError(id, refusal, false)
+	}
+	return nil
+}
+
+// requestHead is how the canonical form of a request begins.
+var requestHead = []byte(preType + `call.requested"`)
+
+// handle acts on one frame, whose bytes are valid until it returns.
+func (ln *lane) handle(body []byte) {
+	var ev event
+	if isRaw(body) {
+		if err := ev.parseRaw(body); err == nil {
+			ln.event(&ev, len(body))
+		} else if ln.answers() {
+			ln.sendError(nil, errorf(codes.InvalidRequest, "neither an envelope nor a raw frame").ran(runNo), false)
+		}
+		return
+	}
+	if ln.answers() && bytes.HasPrefix(body, requestHead) {
+		ln.request(body)
+		return
+	}
+	var req request
+	bad := ev.parse(body, &req)
+	switch {
+	case bad != nil:
+		ln.badFrame(bad)
+	case ev.typ != evRequested:
+		ln.event(&ev, len(body))
+	case ln.answers():
+		ln.request(body)
+	}
+}
+
+// badFrame answers a frame that is not one strict envelope.
+func (ln *lane) badFrame(bad *badEnvelope) {
+	if ln.asks() {
+		if c := ln.l.takeOut(bad.id); c != nil {
+			c.fail(errorf(codes.Internal, "the answer is not a strict envelope").ran(runYes).because(bad.why))
+			return
+		}
+	}
+	if ln.answers() {
+		ln.sendError(bad.id, errorf(codes.InvalidRequest, "not one strict envelope").ran(runNo), false)
+	}
+}
+
+// event acts on an event of a call that exists, or is ignored.
+func (ln *lane) event(ev *event, size int) {
+	switch ev.typ {
+	case evResponded, evCompleted, evError, evNotice:
+		if ln.asks() {
+			ln.l.answered(ln, ev, size)
+		}
+	case evItem, evEnd:
+		if ln.answers() {
+			if c := ln.l.running(ev.id); c != nil {
+				c.inputEvent(ev, size)
+			}
+		}
+	case evAborted:
+		ln.abortEvent(ev)
+	case evCredit:
+		ln.creditEvent(ev)
+	case evDraining:
+		ln.l.peerDrains()
+	}
+}
+
+// byCallee reports whether an abort or a credit comes from the end that serves
+// the call.
+func (ln *lane) byCallee(reply bool, id []byte) bool {
+	if !ln.both {
+		return ln.opened
+	}
+	return reply || ln.l.running(id) == nil // a base peer does not say
+}
+
+// request starts a call of the peer.
+func (ln *lane) request(body []byte) {
+	c := newInCall(ln)
+	c.hold(body)
+	var ev event
+	if bad := ev.parse(*c.frame, &c.meta); bad != nil {
+		ln.badFrame(bad)
+		c.recycle()
+		return
+	}
+	c.id, c.input, c.size = string(ev.id), ev.data, len(body)
+	if c.meta.inputs || c.meta.rawInput {
+		c.box = newMailbox()
+	}
+	if err := ln.l.admit(c); err != nil {
+		ln.sendError(ev.id, err, false)
+		c.recycle()
+		return
+	}
+	ln.l.dispatch(c)
+}
+
+// sendError answers a call that never began.
+func (ln *lane) sendError(id []byte, e *Error, explain bool) {
+	w := ln.w
+	if w.begin() != nil {
+		return
+	}
+	start := len(w.hot)
+	w.hot = appendFrameHead(w.hot, evError, id)
+	w.hot = endFrame(e.appendPayload(w.hot, explain), start)
+	w.end(true)
+}
+
+// add notes that a call of the peer is to be answered on the lane; false: it is
+// over.
+func (ln *lane) add(c *inCall) bool {
+	ln.mu.Lock()
+	defer ln.mu.Unlock()
+	if ln.shut {
+		return false
+	}
+	ln.running[c] = struct{}{}
+	return true
+}
+
+// remove is called once the call's last frame was handed to the writer.
+func (ln *lane) remove(c *inCall) {
+	ln.mu.Lock()
+	delete(ln.running, c)
+	over := ln.overLocked()
+	ln.mu.Unlock()
+	if over {
+		ln.finish()
+	}
+}
+
+// overLocked reports, once, that nothing more happens on the lane.
+func (ln *lane) overLocked() bool {
+	if ln.shut || !ln.eof || len(ln.running) > 0 {
+		return false
+	}
+	ln.shut = true
+	return true
+}
+
+// ended is called when nothing more is read from the lane.
+func (ln *lane) ended(err error) {
+	clean := errors.Is(err, io.EOF)
+	if ln.asks() {
+		ln.l.laneLost(ln, err)
+	}
+	if !clean {
+		ln.complain(err)
+		ln.w.fail(err)
+		if !ln.l.connEnded() {
+			ln.abandon()
+		}
+	}
+	ln.mu.Lock()
+	ln.eof = true
+	over := ln.overLocked()
+	ln.mu.Unlock()
+	if !clean {
+		ln.st.Reset(streamCode(err))
+	}
+	if over {
+		ln.finish()
+	}
+}
+
+// streamCode is the code with which the stream is reset because of what was
+// read, or not read, from it.
+func streamCode(err error) alknet.ErrorCode {
+	if e, ok := errors.AsType[*alknet.Error](err); ok && !e.Remote {
+		return e.Code
+	}
+	if errors.Is(err, errFrameLength) || errors.Is(err, errTruncated) {
+		return alknet.CodeProtocol
+	}
+	return alknet.CodeOK
+}
+
+// complain logs an end that is the peer's fault.
+func (ln *lane) complain(err error) {
+	if code := streamCode(err); code == alknet.CodeProtocol || code == alknet.CodeLimit {
+		ln.l.log(slog.LevelWarn, "call: stream refused", err)
+	}
+}
+
+// finish closes the stream after what is still to be written, and forgets it.
+func (ln *lane) finish() {
+	end := func() {
+		_ = ln.st.Close() // the peer may be gone
+		ln.l.mu.Lock()
+		delete(ln.l.lanes, ln)
+		ln.l.mu.Unlock()
+	}
+	if !ln.w.finish(end) {
+		end()
+	}
+}
+
+// halfClose ends our direction after what is still to be written.
+func (ln *lane) halfClose() {
+	ln.w.finish(func() { _ = ln.st.CloseWrite() }) // the peer may be gone
+}

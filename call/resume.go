@@ -1,0 +1,307 @@
+package call
+
+import (
+	"encoding/json"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/alkdev/alknet/call/codes"
+)
+
+// A retention keeps a running subscription so that it can go on after its
+// connection was lost: the frames that were sent and not acknowledged, never
+// more than the window, and the handler, which waits for credit meanwhile.
+type retention struct {
+	c      *inCall
+	window int64
+
+	mu     sync.Mutex
+	l      *link       // guarded by mu; nil: the connection was lost
+	ln     *lane       // guarded by mu
+	frames []byte      // guarded by mu; whole frames, oldest first
+	marks  []mark      // guarded by mu; what is in frames
+	held   int64       // guarded by mu; reserved for frames
+	ended  bool        // guarded by mu; the terminal event is in frames, or was sent
+	gone   bool        // guarded by mu; nobody can take it up any more
+	grace  *time.Timer // guarded by mu; runs while the connection is lost
+}
+
+// A mark is one frame of a retention.
+type mark struct {
+	seq uint64
+	len int
+}
+
+// newRetention keeps c from now on, if it can be kept.
+func (c *inCall) retain() {
+	if c.l == nil || !c.meta.resumable || !c.items || c.inputs || !c.peer.credit || !c.peer.resume ||
+		c.who.id.ID == "" || c.s.lim.ResumeGrace <= 0 {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.keep = &retention{c: c, l: c.l, ln: c.ln, window: min(c.meta.window, c.s.lim.MaxWindowBytes)}
+}
+
+// send keeps and sends an item.
+func (r *retention) send(seq uint64, token string, data []byte, raw bool) error {
+	r.mu.Lock()
+	ln := r.ln
+	r.mu.Unlock()
+	if ln != nil && ln.w.beginBulk() == nil { // waits for room; the order is decided below
+		ln.w.mu.Unlock()
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ended || r.gone {
+		return r.c.whyOver()
+	}
+	start := len(r.frames)
+	r.frames = r.c.appendItem(r.frames, seq, token, data, raw)
+	n := len(r.frames) - start
+	if err := r.c.s.mem.Reserve(int64(n)); err != nil {
+		r.frames = r.frames[:start]
+		return memoryError(err)
+	}
+	r.held += int64(n)
+	r.marks = append(r.marks, mark{seq, n})
+	r.c.out.charge(n - 4)
+	r.writeLocked(r.frames[start:])
+	return nil
+}
+
+// writeLocked hands frames to the stream, if there is one.
+func (r *retention) writeLocked(b []byte) {
+	if r.ln == nil {
+		return
+	}
+	r.ln.w.tryAppendBulk(b)
+}
+
+// ack drops what the caller has consumed.
+func (r *retention) ack(seq uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.dropLocked(seq)
+}
+
+func (r *retention) dropLocked(seq uint64) {
+	n, bytes := 0, 0
+	for n < len(r.marks) && r.marks[n].seq != 0 && r.marks[n].seq <= seq {
+		bytes += r.marks[n].len
+		n++
+	}
+	if n == 0 {
+		return
+	}
+	r.marks = append(r.marks[:0], r.marks[n:]...)
+	r.frames = append(r.frames[:0], r.frames[bytes:]...)
+	r.releaseLocked(int64(bytes))
+}
+
+func (r *retention) releaseLocked(n int64) {
+	n = min(n, r.held)
+	r.held -= n
+	r.c.s.mem.Release(n)
+}
+
+// end sends the terminal event, or keeps it for who comes back. false: the
+// call's own way is to be taken.
+func (r *retention) end(e *Error) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ended {
+		return true
+	}
+	r.ended = true
+	start := len(r.frames)
+	r.frames = r.c.appendEnd(r.frames, e)
+	if r.ln != nil {
+		r.writeLocked(r.frames[start:])
+		r.freeLocked()
+	} else {
+		r.marks = append(r.marks, mark{0, len(r.frames) - start})
+	}
+	return true
+}
+
+// abandon forgets the subscription: its caller wants no more of it.
+func (r *retention) abandon() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ended = true
+	r.freeLocked()
+}
+
+// freeLocked gives everything back.
+func (r *retention) freeLocked() {
+	r.gone = true
+	r.frames, r.marks = nil, nil
+	r.releaseLocked(r.held)
+	if r.grace != nil {
+		r.grace.Stop()
+		r.grace = nil
+	}
+}
+
+// detach keeps the subscription of a lost connection; false: it has ended.
+func (r *retention) detach() bool {
+	s := r.c.s
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ended || r.gone || r.c.done.Load() || s.isDraining() || !s.retained.add(r) {
+		return false
+	}
+	r.l, r.ln = nil, nil
+	r.c.out.balance.Store(0) // it waits
+	r.grace = time.AfterFunc(s.lim.ResumeGrace, r.expire)
+	return true
+}
+
+// expire gives up.
+func (r *retention) expire() {
+	s := r.c.s
+	if !s.retained.remove(r) {
+		return
+	}
+	r.abandon()
+	r.c.abort(errorf(codes.Cancelled, "the connection was lost").ran(runUnknown), false)
+}
+
+// attach goes on behind item after on another connection; false: that cannot be
+// done exactly.
+func (r *retention) attach(ln *lane, after uint64, window int64) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	sent := r.c.sent.Load()
+	first := sent + 1
+	if len(r.marks) > 0 && r.marks[0].seq != 0 {
+		first = r.marks[0].seq
+	}
+	if r.gone || after > sent || after+1 < first {
+		return false
+	}
+	r.grace.Stop()
+	r.grace = nil
+	r.dropLocked(after)
+	r.l, r.ln = ln.l, ln
+	pending := int64(len(r.frames) - 4*len(r.marks))
+	r.writeLocked(r.frames)
+	r.c.out.acked.Store(after)
+	r.c.out.balance.Store(min(window, r.c.s.lim.MaxWindowBytes) - pending)
+	r.c.out.signal()
+	if r.ended {
+		r.freeLocked()
+	}
+	return true
+}
+
+// A retainer holds the subscriptions whose connection was lost.
+type retainer struct {
+	s *state
+
+	mu   sync.Mutex
+	byID map[string]*retention // guarded by mu
+}
+
+// maxRetained bounds how many subscriptions wait, of all peers.
+const maxRetained = 8192
+
+func newRetainer(s *state) *retainer { return &retainer{s: s, byID: make(map[string]*retention)} }
+
+func (t *retainer) count() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.byID)
+}
+
+func (t *retainer) add(r *retention) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.byID) >= maxRetained || t.byID[r.c.id] != nil {
+		return false
+	}
+	t.byID[r.c.id] = r
+	return true
+}
+
+func (t *retainer) remove(r *retention) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.byID[r.c.id] != r {
+		return false
+	}
+	delete(t.byID, r.c.id)
+	return true
+}
+
+// take finds the subscription that a request continues, of that identity and
+// that operation only.
+func (t *retainer) take(id, identity, op string) *retention {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	r := t.byID[id]
+	if r == nil || identity == "" || r.c.req.Caller.ID != identity || r.c.req.Operation != op {
+		return nil
+	}
+	delete(t.byID, id)
+	return r
+}
+
+// resume goes on with a retained subscription that c asks for. c itself is then
+// over. The error says that it cannot go on.
+func (c *inCall) resume() (resumed bool, err *Error) {
+	if !c.meta.resumes || c.l == nil {
+		return false, nil
+	}
+	r := c.s.retained.take(c.id, c.who.id.ID, string(c.meta.op))
+	if r == nil {
+		return false, nil
+	}
+	old := r.c
+	c.l.replace(c, old)
+	if !c.ln.swap(c, old) || !r.attach(c.ln, c.meta.after, c.meta.window) {
+		r.abandon()
+		old.abort(errorf(codes.Cancelled, "resumed where it cannot go on").ran(runUnknown), false)
+		return false, notResumable(c.meta.after)
+	}
+	return true, nil
+}
+
+// replace puts the retained call in the place of the one that asked for it.
+func (l *link) replace(c, old *inCall) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.in[c.id] == c {
+		l.in[c.id] = old
+	}
+}
+
+// swap is replace for the lane.
+func (ln *lane) swap(c, old *inCall) bool {
+	ln.mu.Lock()
+	defer ln.mu.Unlock()
+	if ln.shut {
+		return false
+	}
+	ln.running[old] = struct{}{}
+	return true
+}
+
+// notResumable says where the stream was to go on.
+func notResumable(after uint64) *Error {
+	e := errorf(codes.NotResumable, "the subscription cannot go on after item %d", after).ran(runNo)
+	e.Details = json.RawMessage(`{"after":` + strconv.FormatUint(after, 10) + `}`)
+	return e
+}
+
+// acked notes what the caller has consumed.
+func (c *inCall) acked(seq uint64) {
+	c.mu.Lock()
+	keep := c.keep
+	c.mu.Unlock()
+	if keep != nil {
+		keep.ack(seq)
+	}
+}

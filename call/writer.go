@@ -1,0 +1,272 @@
+package call
+
+import (
+	"io"
+	"net"
+	"runtime"
+	"sync"
+
+	"github.com/alkdev/alknet/internal/safe"
+)
+
+// The bounds of what a writer gathers, in bytes.
+const (
+	maxGathered = 256 << 10 // then who sends items waits
+	maxTurn     = 64 << 10  // of items in one write, so that answers are not behind them for long
+)
+
+// A writer combines what many goroutines send on one stream: the first of them
+// writes, and what the others append meanwhile goes out with the next write.
+// Control frames and small answers overtake items.
+type writer struct {
+	dst io.Writer
+
+	mu       sync.Mutex
+	hot      []byte        // guarded by mu; control frames and answers
+	bulk     []byte        // guarded by mu; items and what must not overtake them
+	spare    []byte        // guarded by mu; a buffer to take the place of one that is written
+	busy     bool          // guarded by mu; somebody writes, or is about to
+	err      error         // guarded by mu; writing has failed, or the writer is closed
+	room     sync.Cond     // something was written, or err is set
+	finished bool          // guarded by mu; finish was called
+	last     func()        // guarded by mu; what finish asked for
+	kick     chan struct{} // guarded by mu; tells the flusher that it writes next; nil: none runs
+	wg       *sync.WaitGroup
+}
+
+func newWriter(dst io.Writer, wg *sync.WaitGroup) *writer {
+	w := &writer{dst: dst, wg: wg}
+	w.room.L = &w.mu
+	return w
+}
+
+// begin locks the buffer for control frames and answers. The caller appends
+// whole frames to w.hot and calls end.
+func (w *writer) begin() error {
+	w.mu.Lock()
+	for len(w.hot) > maxGathered && w.err == nil {
+		w.room.Wait()
+	}
+	if w.err != nil {
+		defer w.mu.Unlock()
+		return w.err
+	}
+	return nil
+}
+
+// end sees to the writing of what was appended since begin: this goroutine
+// writes, unless another is about to. With inline false it never blocks.
+func (w *writer) end(inline bool) {
+	if w.busy {
+		w.mu.Unlock()
+		return
+	}
+	w.busy = true
+	if !inline {
+		w.kickLocked()
+		w.mu.Unlock()
+		return
+	}
+	w.mu.Unlock()
+	runtime.Gosched() // who is about to send as well appends now: one write for all
+	w.flush()
+}
+
+// beginBulk is begin for items, which are appended to w.bulk; it waits while
+// much of them has gathered. endBulk must follow.
+func (w *writer) beginBulk() error {
+	w.mu.Lock()
+	for len(w.bulk) >= maxGathered && w.err == nil {
+		w.room.Wait()
+	}
+	if w.err != nil {
+		defer w.mu.Unlock()
+		return w.err
+	}
+	return nil
+}
+
+// endBulk has another goroutine write, so that who sends many items goes on.
+func (w *writer) endBulk() {
+	defer w.mu.Unlock()
+	if !w.busy {
+		w.busy = true
+		w.kickLocked()
+	}
+}
+
+// kickLocked has the flusher write. busy is set.
+func (w *writer) kickLocked() {
+	if w.kick == nil {
+		w.kick = make(chan struct{}, 1)
+		kick := w.kick
+		safe.Go(w.wg, w.fail, func() { w.flusher(kick) })
+	}
+	w.kick <- struct{}{} // never full: busy was not set
+}
+
+// flusher writes what was left to it, until the writer is closed.
+func (w *writer) flusher(kick chan struct{}) {
+	for range kick {
+		runtime.Gosched()
+		w.flush()
+	}
+}
+
+// flush writes until nothing is left. It is called by who has set busy.
+func (w *writer) flush() {
+	w.mu.Lock()
+	for w.err == nil && len(w.hot)+len(w.bulk) > 0 {
+		out := w.takeLocked()
+		w.mu.Unlock()
+		_, err := w.dst.Write(out)
+		w.mu.Lock()
+		if cap(out) <= maxGathered {
+			w.spare = out[:0]
+		}
+		if err != nil && w.err == nil {
+			w.err = err
+		}
+		w.room.Broadcast()
+	}
+	w.busy = false
+	last := w.last
+	w.last = nil
+	if last != nil && w.err == nil {
+		w.err = net.ErrClosed
+	}
+	if w.err != nil {
+		w.dropLocked()
+	}
+	w.mu.Unlock()
+	if last != nil {
+		last()
+	}
+}
+
+// takeLocked takes what the next write writes: all of hot, and of bulk as many
+// whole frames as a turn has.
+func (w *writer) takeLocked() []byte {
+	if len(w.bulk) == 0 {
+		out := w.hot
+		w.hot, w.spare = w.spare, nil
+		return out
+	}
+	if len(w.hot) == 0 && len(w.bulk) <= maxTurn {
+		out := w.bulk
+		w.bulk, w.spare = w.spare, nil
+		return out
+	}
+	n := turn(w.bulk)
+	out := append(w.hot, w.bulk[:n]...)
+	w.hot, w.spare = w.spare, nil
+	w.bulk = w.bulk[:copy(w.bulk, w.bulk[n:])]
+	return out
+}
+
+// turn is how many bytes of b are whole frames within maxTurn, at least one.
+func turn(b []byte) int {
+	n := 0
+	for n < len(b) {
+		size := 4 + int(uint32(b[n])<<24|uint32(b[n+1])<<16|uint32(b[n+2])<<8|uint32(b[n+3]))
+		if n > 0 && n+size > maxTurn {
+			break
+		}
+		n += size
+	}
+	return n
+}
+
+// finish closes the writer once everything was written, or has failed, and then
+// calls last. It is false, and does nothing, if that was asked before.
+func (w *writer) finish(last func()) bool {
+	w.mu.Lock()
+	if w.finished {
+		w.mu.Unlock()
+		return false
+	}
+	w.finished = true
+	if w.busy {
+		w.last = last
+		w.mu.Unlock()
+		return true
+	}
+	if w.err == nil {
+		w.err = net.ErrClosed
+	}
+	w.dropLocked()
+	w.mu.Unlock()
+	last()
+	return true
+}
+
+// pending is how many bytes wait.
+func (w *writer) pending() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.hot) + len(w.bulk)
+}
+
+// fail drops what is not yet written and refuses more.
+func (w *writer) fail(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.err == nil {
+		w.err = err
+	}
+	w.room.Broadcast()
+	if !w.busy {
+		w.dropLocked()
+	}
+}
+
+// dropLocked frees the buffers and ends the flusher.
+func (w *writer) dropLocked() {
+	w.hot, w.bulk, w.spare = nil, nil, nil
+	if w.kick != nil {
+		close(w.kick)
+		w.kick = nil
+	}
+	w.room.Broadcast()
+}
+
+// tryAppend appends a control frame that f makes, behind items if last is set,
+// and never waits. It is false when the writer is closed.
+func (w *writer) tryAppend(last bool, f func(b []byte) []byte) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.err != nil {
+		return false
+	}
+	if last && len(w.bulk) > 0 {
+		w.bulk = f(w.bulk)
+	} else {
+		w.hot = f(w.hot)
+	}
+	if !w.busy {
+		w.busy = true
+		w.kickLocked()
+	}
+	return true
+}
+
+// tryAppendBulk appends whole frames behind all items and never waits.
+func (w *writer) tryAppendBulk(frames []byte) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.err != nil {
+		return
+	}
+	w.bulk = append(w.bulk, frames...)
+	if !w.busy {
+		w.busy = true
+		w.kickLocked()
+	}
+}
+
+// busyNow reports whether something is being written, or waits.
+func (w *writer) busyNow() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.busy || len(w.hot)+len(w.bulk) > 0
+}
