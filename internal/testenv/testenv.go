@@ -11,6 +11,7 @@ import (
 	_ "embed" // tools.txt
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -44,7 +45,7 @@ func Tool(t testing.TB, name string) string {
 	}
 	path, err := exec.LookPath(program)
 	if err == nil && isModule {
-		err = exec.CommandContext(t.Context(), path, "-c", "import "+module).Run()
+		path, err = withModule(t, program, module)
 	}
 	if err == nil {
 		return path
@@ -54,6 +55,22 @@ func Tool(t testing.TB, name string) string {
 	}
 	t.Skipf("%s is absent: install the package %s to run this test", name, pkg)
 	return ""
+}
+
+// withModule returns the first program of a name on PATH that has a module: the
+// system's may stand behind another one, which sees other packages.
+func withModule(t testing.TB, program, module string) (path string, err error) {
+	err = exec.ErrNotFound
+	for _, dir := range filepath.SplitList(os.Getenv("PATH")) {
+		path = filepath.Join(dir, program)
+		if _, lookErr := exec.LookPath(path); lookErr != nil || dir == "" {
+			continue
+		}
+		if err = exec.CommandContext(t.Context(), path, "-c", "import "+module).Run(); err == nil {
+			return path, nil
+		}
+	}
+	return "", err
 }
 
 // packageOf returns the package of a tool in a list like tools.txt.

@@ -1,0 +1,142 @@
+package vault
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A session is one unlocked time of a vault, from Unlock to Lock. What is
+// handed out belongs to the session and ends with it: a later Unlock does not
+// bring it back.
+type session struct {
+	gate  gate // open while unlocked; each use of a key is a use of the gate
+	page  *page
+	cache *cache
+	event func(kind, subject string, err error) // of the vault; nil: nobody listens
+	over  sync.Once                             // wipes
+
+	lastUse  atomic.Int64 // nanoseconds since began; read by the AutoLock timer
+	began    time.Time
+	autoLock time.Duration // 0: never
+	timer    *time.Timer   // set before the session is shared
+
+	mu     sync.Mutex
+	handed map[*handed]struct{} // bytes of Secrets that are in use; guarded by mu
+	tray   *tray                // of the next small Secrets; guarded by mu
+}
+
+// newSession copies a seed to a page of its own.
+func newSession(seed *[seedBytes]byte, ttl time.Duration) *session {
+	p := newPage()
+	copy(p.seed(), seed[:])
+	var root [nodeBytes]byte
+	defer clear(root[:])
+	guarded(func() { derive(seed[:], nil, &root) })
+	copy(p.root(), root[:])
+	return &session{page: p, cache: newCache(p, ttl), began: time.Now(), handed: make(map[*handed]struct{})}
+}
+
+// lockAfter has lock called after a time d without use. It is called before s is shared.
+func (s *session) lockAfter(d time.Duration, lock func()) {
+	if d <= 0 {
+		return
+	}
+	s.autoLock = d
+	ready := make(chan struct{})
+	s.timer = time.AfterFunc(d, func() {
+		<-ready // s.timer is set
+		if left := s.unusedFor(d); left > 0 {
+			s.timer.Reset(left)
+			return
+		}
+		lock()
+	})
+	close(ready)
+}
+
+// unusedFor returns how long it takes until s has not been used for d.
+func (s *session) unusedFor(d time.Duration) time.Duration {
+	if closing, busy := s.gate.state(); busy && !closing {
+		return d
+	}
+	return d - (time.Since(s.began) - time.Duration(s.lastUse.Load()))
+}
+
+// enter begins a use, which ends with leave. It is false after the end.
+func (s *session) enter() bool {
+	s.touch()
+	return s.gate.enter()
+}
+
+// leave ends a use.
+func (s *session) leave() {
+	s.touch()
+	s.gate.leave()
+}
+
+// touch restarts AutoLock.
+func (s *session) touch() {
+	if s.autoLock > 0 {
+		s.lastUse.Store(int64(time.Since(s.began)))
+	}
+}
+
+// tell reports an event, if anybody listens.
+func (s *session) tell(kind, subject string, err error) {
+	if s.event != nil {
+		s.event(kind, subject, err)
+	}
+}
+
+// end waits for uses under way and wipes everything. Every call waits.
+func (s *session) end() {
+	s.gate.close()
+	s.over.Do(func() {
+		if s.timer != nil {
+			s.timer.Stop()
+		}
+		s.cache.close()
+		s.page.free()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for h := range s.handed {
+			h.wipe()
+		}
+		clear(s.handed)
+		s.tray = nil
+	})
+}
+
+// with calls use with the key at a place, as a use of s. The key is a copy that
+// is wiped after use; use must not keep it.
+func (s *session) with(at place, f form, use func(key []byte) error) error {
+	if !s.enter() {
+		return ErrLocked
+	}
+	defer s.leave()
+	return s.derived(at, f, use)
+}
+
+// derived is with for callers that are within the gate.
+func (s *session) derived(at place, f form, use func(key []byte) error) error {
+	key := new([nodeBytes]byte) // on the heap: crypto/ed25519 does not work with the page
+	defer clear(key[:])
+	k := cacheKey{at, f}
+	n := s.cache.get(k, key)
+	if n == 0 {
+		numbers, err := parsePath(at.String())
+		if err != nil {
+			return err
+		}
+		copy(key[:], s.page.root())
+		guarded(func() {
+			descend(key, numbers)
+			n = f.as(key)
+		})
+		s.cache.put(k, key[:n])
+	}
+	var err error
+	guarded(func() { err = use(key[:n]) })
+	return err
+}
