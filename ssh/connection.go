@@ -1,0 +1,284 @@
+package ssh
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	xssh "golang.org/x/crypto/ssh"
+
+	"github.com/alkdev/alknet"
+	"github.com/alkdev/alknet/internal/printable"
+	"github.com/alkdev/alknet/internal/safe"
+)
+
+// maxUnanswered is how many keep-alives may be missed.
+const maxUnanswered = 3
+
+// A connection is one SSH connection to somebody who has logged in.
+type connection struct {
+	h      *Handler
+	login  *login
+	grant  *grant
+	nc     *loginConn
+	sc     *xssh.ServerConn
+	limits Limits
+	ctx    context.Context // ends with the connection
+	stop   context.CancelCauseFunc
+	wg     sync.WaitGroup // everything that serves it
+
+	mu         sync.Mutex
+	channels   int                  // guarded by mu; open, those that we opened included
+	sessions   int                  // guarded by mu
+	shells     int                  // guarded by mu; programs that ScopeShell has let run
+	listeners  map[string]*listener // guarded by mu; remote forwards
+	noSessions bool                 // guarded by mu; the client wants no more
+	draining   bool                 // guarded by mu
+}
+
+// serveSSH logs in and serves until the connection ends. drained ends when the
+// node shuts down.
+func (h *Handler) serveSSH(ctx, drained context.Context, stream net.Conn, l *login) (err error) {
+	nc := &loginConn{Conn: stream}
+	defer context.AfterFunc(ctx, nc.kill)() // of the parent: an end of the peer's own is not cut short
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	before := context.AfterFunc(drained, nc.kill) // who has not logged in has begun nothing
+	defer func() {
+		if v := recover(); v != nil { // in the library's handshake, or a function of Users
+			l.place.punish(penaltyCrash)
+			panic(v)
+		}
+	}()
+	sc, g, chans, reqs, err := l.handshake(ctx, nc)
+	if err != nil {
+		before()
+		return nil // it is logged; there is nothing that the peer's ALPN could tell it
+	}
+	c := &connection{
+		h: h, login: l, grant: g, nc: nc, sc: sc, limits: h.Limits.withDefaults(), ctx: ctx, stop: stop,
+		listeners: make(map[string]*listener),
+	}
+	if !before() || !h.add(c) {
+		nc.kill()
+	}
+	defer h.remove(c)
+	begun := time.Now()
+	safe.Go(&c.wg, c.panicked, c.keepAlive)
+	safe.Go(&c.wg, c.panicked, func() { c.globalRequests(reqs) })
+	stopDrain := context.AfterFunc(drained, c.drain)
+	for ch := range chans {
+		c.opened(ch)
+	}
+	stopDrain()
+	stop(net.ErrClosed)
+	c.closeListeners()
+	c.wg.Wait()
+	h.log().LogAttrs(context.Background(), slog.LevelInfo, "ssh logout",
+		slog.String("addr", l.remote.String()), slog.Any("id", printable.Text(g.identity.ID)), since(begun))
+	return nil
+}
+
+// end cuts the connection.
+func (c *connection) end(why error) {
+	c.stop(why)
+	c.nc.kill()
+}
+
+// panicked: a panic outside of a channel costs the connection.
+func (c *connection) panicked(err error) {
+	c.logPanic(err)
+	c.end(err)
+}
+
+func (c *connection) logPanic(err error) {
+	attrs := []any{"id", printable.Text(c.grant.identity.ID), "err", err}
+	if p, ok := errors.AsType[*safe.PanicError](err); ok {
+		attrs = append(attrs, "panic", p.Value, "stack", string(p.Stack))
+	}
+	c.h.log().Error("ssh panic", attrs...)
+}
+
+// keepAlive asks the client whether it is there. Some answer with a failure,
+// which is an answer.
+func (c *connection) keepAlive() {
+	every := c.limits.KeepAlive
+	if every == 0 {
+		return
+	}
+	dead := time.AfterFunc(maxUnanswered*every, func() { c.end(errors.New("ssh: keep-alives are not answered")) })
+	defer dead.Stop()
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-c.ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if _, _, err := c.sc.SendRequest("keepalive@openssh.com", true, nil); err != nil {
+			return
+		}
+		dead.Reset(maxUnanswered * every)
+	}
+}
+
+// drain refuses new channels and ends the connection when none is left.
+func (c *connection) drain() {
+	c.mu.Lock()
+	c.draining = true
+	idle := c.channels == 0
+	c.mu.Unlock()
+	c.closeListeners()
+	if idle {
+		_ = c.sc.Close() // the peer may be gone
+	}
+}
+
+// take counts a channel, or says why there may be none.
+func (c *connection) take(session bool) (reason string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.draining:
+		return "draining"
+	case session && c.noSessions:
+		return "no more sessions, as was asked for"
+	case session && over(c.sessions+1, c.limits.MaxSessions):
+		return "limit MaxSessions " + strconv.Itoa(c.limits.MaxSessions)
+	case over(c.channels+1, c.limits.MaxChannels):
+		return "limit MaxChannels " + strconv.Itoa(c.limits.MaxChannels)
+	}
+	c.channels++
+	if session {
+		c.sessions++
+	}
+	return ""
+}
+
+// give ends what take has counted.
+func (c *connection) give(session bool) {
+	c.mu.Lock()
+	c.channels--
+	if session {
+		c.sessions--
+	}
+	last := c.draining && c.channels == 0
+	c.mu.Unlock()
+	if last {
+		_ = c.sc.Close() // the peer may be gone
+	}
+}
+
+// opened hands a channel that the client opens to a goroutine of its own. It
+// runs in the loop that reads the connection, and does nothing that waits but
+// write a refusal.
+func (c *connection) opened(ch xssh.NewChannel) {
+	var serve func(xssh.NewChannel)
+	kind := ch.ChannelType()
+	switch kind {
+	case "session":
+		serve = c.session
+	case "direct-tcpip":
+		serve = c.directTCP
+	case "direct-streamlocal@openssh.com":
+		serve = c.directUnix
+	default:
+		_ = ch.Reject(xssh.UnknownChannelType, "unknown channel type")
+		return
+	}
+	session := kind == "session"
+	if why := c.take(session); why != "" {
+		c.h.log().LogAttrs(c.ctx, slog.LevelInfo, "ssh refused", slog.Any("id", printable.Text(c.grant.identity.ID)),
+			slog.String("type", kind), slog.String("why", why))
+		_ = ch.Reject(xssh.ResourceShortage, why)
+		return
+	}
+	safe.Go(&c.wg, func(err error) { c.logPanic(err) }, func() {
+		defer c.give(session)
+		serve(ch)
+	})
+}
+
+// globalRequests answers them in their order.
+func (c *connection) globalRequests(reqs <-chan *xssh.Request) {
+	hk, err := c.h.hostKeys()
+	if err != nil {
+		return
+	}
+	if c.login.conn == nil { // who came by an alknet connection has the certificate
+		_, _, _ = c.sc.SendRequest(requestHostKeys, false, hk.announcement())
+	}
+	for req := range reqs {
+		ok, payload := false, []byte(nil)
+		switch req.Type {
+		case "keepalive@openssh.com":
+			ok = true
+		case "no-more-sessions@openssh.com":
+			c.mu.Lock()
+			c.noSessions = true
+			c.mu.Unlock()
+			ok = true
+		case requestHostKeysProve:
+			payload, err = hk.prove(c.sc.SessionID(), req.Payload)
+			ok = err == nil
+		case "tcpip-forward", "streamlocal-forward@openssh.com":
+			payload, err = c.listen(req)
+			ok = err == nil
+			c.refused(req.Type, err)
+		case "cancel-tcpip-forward", "cancel-streamlocal-forward@openssh.com":
+			ok = c.cancelListen(req)
+		}
+		_ = req.Reply(ok, payload) // a connection that ends ends the loop
+	}
+}
+
+// refused logs what was not granted; err holds no destination.
+func (c *connection) refused(kind string, err error) {
+	if err == nil {
+		return
+	}
+	c.h.log().LogAttrs(c.ctx, slog.LevelInfo, "ssh refused", slog.Any("id", printable.Text(c.grant.identity.ID)),
+		slog.String("type", kind), slog.String("why", err.Error()))
+}
+
+// identity is who the peer is now: a Router may have changed what it may do.
+func (c *connection) identity() *alknet.Identity {
+	if c.login.conn == nil {
+		return &c.grant.identity
+	}
+	id := c.login.conn.Identity()
+	return &id
+}
+
+// A counted channel knows how much went through it.
+type counted struct {
+	xssh.Channel
+	in, out atomic.Int64
+}
+
+func (c *counted) Read(b []byte) (int, error) {
+	n, err := c.Channel.Read(b)
+	c.in.Add(int64(n))
+	return n, err
+}
+
+func (c *counted) Write(b []byte) (int, error) {
+	n, err := c.Channel.Write(b)
+	c.out.Add(int64(n))
+	return n, err
+}
+
+// closed logs a channel that has ended.
+func (c *connection) closed(kind string, ch *counted, begun time.Time, attrs ...slog.Attr) {
+	attrs = append([]slog.Attr{
+		slog.Any("id", printable.Text(c.grant.identity.ID)), slog.String("type", kind), since(begun),
+		slog.Int64("in", ch.in.Load()), slog.Int64("out", ch.out.Load()),
+	}, attrs...)
+	c.h.log().LogAttrs(c.ctx, slog.LevelInfo, "ssh close", attrs...)
+}

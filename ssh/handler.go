@@ -1,0 +1,237 @@
+package ssh
+
+import (
+	"context"
+	"crypto"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"os/exec"
+	"sync"
+	"time"
+
+	"github.com/alkdev/alknet"
+	"github.com/alkdev/alknet/internal/safe"
+	"github.com/alkdev/alknet/ssh/forward"
+)
+
+// ALPN is the name of the service: each stream is one SSH connection.
+const ALPN = "alknet/ssh"
+
+// The scopes of a peer. Those of forwards are in package forward.
+const (
+	ScopeShell = "ssh:shell" // shells and free commands
+	ScopeAgent = "ssh:agent" // agent forwarding, where AllowAgent is set
+)
+
+// A CommandFunc runs a registered command and returns its exit status. cmd
+// carries Args, Env, Stdin, Stdout and Stderr and is not started. ctx ends when
+// the channel does. It decides itself whether id may do what it asks for.
+type CommandFunc func(ctx context.Context, id *alknet.Identity, cmd *exec.Cmd) int
+
+// A SubsystemFunc serves a subsystem until the peer or it is done. It decides
+// itself whether id may.
+type SubsystemFunc func(ctx context.Context, rw io.ReadWriteCloser, id *alknet.Identity) error
+
+// A Handler serves SSH. The zero Handler lets peers in and refuses everything
+// they ask for. Fields are not to be changed once it serves.
+type Handler struct {
+	// HostKeys identify the host to SSH clients. Nil: one fresh Ed25519 key per
+	// process.
+	HostKeys []crypto.Signer
+	// Node is the endpoint's key: it certifies the first Ed25519 key of HostKeys,
+	// which ends trust on first use. Nil: no host certificate.
+	Node crypto.Signer
+	// Accounts says as whom a shell or a free command runs. Nil: there are none.
+	Accounts func(ctx context.Context, id *alknet.Identity, user string) (*Account, error)
+	// Commands are functions by their first word, such as "git-upload-pack". They
+	// need no scope and no shell: each decides access itself.
+	Commands map[string]CommandFunc
+	// Subsystems are functions by their name, such as "sftp". Each decides access
+	// itself.
+	Subsystems map[string]SubsystemFunc
+	// Session, if set, runs shells and free commands instead of a process, and
+	// returns an exit status. The peer has ScopeShell.
+	Session func(ctx context.Context, s *Session) int
+	// Gate decides on forwards and does them. Nil: every forward is refused.
+	Gate *forward.Gate
+	// Users may log in on listeners, and on connections of anonymous peers. Nil:
+	// Serve fails and anonymous peers are refused.
+	Users *Users
+	// AcceptAnyKey lets a peer that an alknet connection has identified log in
+	// with any public key, for clients that can not do without one. The key then
+	// gives no right.
+	AcceptAnyKey bool
+	// AllowAgent lets peers with ScopeAgent forward their agent.
+	AllowAgent bool
+	// Environ names the variables that a client may set; a name may end in *.
+	// Nil: LANG, LC_*, COLORTERM, NO_COLOR, TERM, GIT_PROTOCOL, ALKNET_SESSION.
+	Environ []string
+	// Limits bound what a peer may hold and how long it may take.
+	Limits Limits
+	// Logger gets logins, channels and refusals, but never destinations, paths,
+	// commands or variables. Nil: silent.
+	Logger *slog.Logger
+
+	once     sync.Once
+	hostOnce sync.Once
+	host     *hostKeys
+	hostErr  error
+	sources  sources
+	drainCtx context.Context // ends with Shutdown
+	drain    context.CancelFunc
+	serveCtx context.Context // of connections of listeners; ends when Shutdown gives up
+	cutAll   context.CancelFunc
+
+	mu        sync.Mutex
+	live      map[*connection]struct{}  // guarded by mu
+	listeners map[net.Listener]struct{} // guarded by mu
+	down      bool                      // guarded by mu
+	wg        sync.WaitGroup            // connections of listeners; added to under mu
+}
+
+// Service is the service of h for peers on QUIC and Mux.
+func Service(h *Handler) alknet.Service {
+	return alknet.Service{ALPN: ALPN, Handler: h}
+}
+
+func (h *Handler) init() {
+	h.once.Do(func() {
+		h.drainCtx, h.drain = context.WithCancel(context.Background())
+		h.serveCtx, h.cutAll = context.WithCancel(context.Background())
+		h.live = make(map[*connection]struct{})
+		h.listeners = make(map[net.Listener]struct{})
+		h.sources.limits = h.Limits.withDefaults()
+	})
+}
+
+func (h *Handler) log() *slog.Logger {
+	if h.Logger == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return h.Logger
+}
+
+// ServeConn serves each stream of conn as an SSH connection, until conn ends or,
+// once it is draining, until the sessions and forwards under way have ended. An
+// anonymous peer logs in as on a listener, or is refused where Users is nil.
+func (h *Handler) ServeConn(ctx context.Context, conn *alknet.Conn) error {
+	h.init()
+	ctx, stop := context.WithCancel(ctx)
+	drained, drain := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer stop()
+	safe.Go(&wg, func(error) {}, func() {
+		select {
+		case <-conn.Draining():
+		case <-h.drainCtx.Done():
+		case <-ctx.Done():
+		case <-conn.Done():
+		}
+		drain()
+	})
+	return alknet.StreamFunc(func(ctx context.Context, s *alknet.Stream) error {
+		l := &login{h: h, remote: conn.RemoteAddr()}
+		switch {
+		case conn.Identity().ID != "":
+			l.conn = conn
+		case h.Users == nil:
+			return &alknet.Error{Code: alknet.CodeUnauthenticated, Reason: "SSH serves known peers only"}
+		}
+		return h.serveSSH(ctx, drained, s, l)
+	}).ServeConn(ctx, conn)
+}
+
+// Shutdown stops the listeners, refuses new channels, waits for sessions and
+// forwards under way, and cuts what is left when ctx ends, whose error it then
+// returns.
+func (h *Handler) Shutdown(ctx context.Context) error {
+	h.init()
+	h.mu.Lock()
+	h.down = true
+	for l := range h.listeners {
+		_ = l.Close() // Serve returns
+	}
+	h.mu.Unlock()
+	h.drain()
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	safe.Go(&wg, func(error) {}, func() {
+		defer close(done)
+		h.wg.Wait()
+	})
+	defer wg.Wait()
+	select {
+	case <-done:
+		h.cutAll()
+		return nil
+	case <-ctx.Done():
+		h.cutAll()
+		return ctx.Err()
+	}
+}
+
+// errNoLonger is why Reauthenticate ends a connection.
+var errNoLonger = errors.New("ssh: the login no longer holds")
+
+// Reauthenticate judges again who is connected. A login of a listener that no
+// longer holds, or would get other rights, after what Users reads has changed, is
+// cut. Peers of alknet connections are judged by their Router, which comes first:
+// here a connection is cut that runs a shell or a free command and has lost
+// ScopeShell. It returns when all are cut, or the error of ctx.
+func (h *Handler) Reauthenticate(ctx context.Context) error {
+	h.init()
+	h.mu.Lock()
+	list := make([]*connection, 0, len(h.live))
+	for c := range h.live {
+		list = append(list, c)
+	}
+	h.mu.Unlock()
+	for _, c := range list {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if !c.holds(ctx) {
+			c.end(errNoLonger)
+		}
+	}
+	return nil
+}
+
+// holds reports whether the login would succeed now, with the same rights.
+func (c *connection) holds(ctx context.Context) bool {
+	if c.login.conn == nil {
+		now, err := c.h.Users.judge(ctx, c.h, c.grant.proof)
+		return err == nil && now.equal(c.grant)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.shells == 0 || mayShell(c.identity())
+}
+
+// add remembers a connection, unless the handler is shut down.
+func (h *Handler) add(c *connection) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.down {
+		return false
+	}
+	h.live[c] = struct{}{}
+	return true
+}
+
+func (h *Handler) remove(c *connection) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.live, c)
+}
+
+// since is how long ago t was, in milliseconds, for the log.
+func since(t time.Time) slog.Attr { return slog.Int64("ms", time.Since(t).Milliseconds()) }
+
+var (
+	_ alknet.ProtocolHandler = (*Handler)(nil)
+	_ alknet.Shutdowner      = (*Handler)(nil)
+)

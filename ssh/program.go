@@ -1,0 +1,157 @@
+package ssh
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/alkdev/alknet"
+	"github.com/alkdev/alknet/ssh/tty"
+)
+
+// Why nothing is run. The peer reads these.
+var (
+	errNeedsShell  = errors.New("denied: needs scope " + ScopeShell)
+	errNoAccounts  = errors.New("denied: no shells and no free commands here")
+	errNoSubsystem = errors.New("denied: no such subsystem")
+)
+
+// choose decides what a request runs, by what is in memory only. A line whose
+// first word is registered runs that function, for every peer; anything else
+// needs ScopeShell.
+func (s *session) choose(line, subsystem string) (func() tty.Exit, error) {
+	g := s.c.grant
+	original := line
+	if g.forced {
+		if subsystem != "" {
+			original = subsystem
+		}
+		line, subsystem = g.command, ""
+	}
+	if subsystem != "" {
+		serve := s.c.h.Subsystems[subsystem]
+		if serve == nil {
+			return nil, errNoSubsystem
+		}
+		return func() tty.Exit { return s.subsystem(serve) }, nil
+	}
+	id := s.c.identity()
+	if args, ok := splitLine(line); ok {
+		if f := s.c.h.Commands[args[0]]; f != nil {
+			return func() tty.Exit { return s.command(f, args, original) }, nil
+		}
+	}
+	if !mayShell(id) {
+		return nil, errNeedsShell
+	}
+	run := func() tty.Exit { return s.process(line, original) }
+	switch {
+	case s.c.h.Session != nil:
+		run = func() tty.Exit { return s.function(line) }
+	case s.c.h.Accounts == nil:
+		return nil, errNoAccounts
+	}
+	return func() tty.Exit {
+		s.c.countShell(1)
+		defer s.c.countShell(-1)
+		return run()
+	}, nil
+}
+
+// mayShell reports whether id has ScopeShell.
+func mayShell(id *alknet.Identity) bool {
+	return alknet.AccessControl{RequiredScopes: []string{ScopeShell}}.Check(id) == nil
+}
+
+func (c *connection) countShell(n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.shells += n
+}
+
+// subsystem serves one until it or the client is done.
+func (s *session) subsystem(serve SubsystemFunc) tty.Exit {
+	id := *s.c.identity()
+	if err := serve(s.ctx, &moving{s}, &id); err != nil {
+		return tty.Exit{Status: 1}
+	}
+	return tty.Exit{}
+}
+
+// command runs a registered function.
+func (s *session) command(f CommandFunc, args []string, original string) tty.Exit {
+	id := *s.c.identity()
+	cmd := &exec.Cmd{
+		Path: args[0], Args: args, Env: s.environ(nil, original), Stdin: &moving{s}, Stdout: &moving{s}, Stderr: s.ch.Stderr(),
+	}
+	return tty.Exit{Status: f(s.ctx, &id, cmd)}
+}
+
+// function runs Handler.Session.
+func (s *session) function(line string) tty.Exit {
+	return tty.Exit{Status: s.c.h.Session(s.ctx, &Session{
+		ReadWriter: &moving{s}, Stderr: s.ch.Stderr(), Identity: *s.c.identity(), User: s.c.sc.User(), Command: line,
+		Environ: slices.Clone(s.env), PTY: s.terminal(), Resizes: s.resizes, Signals: s.signals,
+	})}
+}
+
+// moving is the session's channel, noting that something moves.
+type moving struct{ s *session }
+
+func (m *moving) Read(b []byte) (int, error)  { m.s.moved(); return m.s.ch.Read(b) }
+func (m *moving) Write(b []byte) (int, error) { m.s.moved(); return m.s.ch.Write(b) }
+func (m *moving) CloseWrite() error           { return m.s.ch.CloseWrite() }
+func (m *moving) Close() error                { return m.s.ch.Close() }
+
+// The search paths of processes: the environment of the node reaches none.
+const (
+	userPath = "/usr/local/bin:/usr/bin:/bin:/usr/games"
+	rootPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+)
+
+// environ is built from nothing. a is nil for functions, which run as the node.
+func (s *session) environ(a *Account, original string) []string {
+	env := slices.Clone(s.env) // what follows wins
+	if a != nil {
+		path := userPath
+		if a.UID == 0 {
+			path = rootPath
+		}
+		env = append(env, "HOME="+a.Home, "USER="+a.Name, "LOGNAME="+a.Name, "SHELL="+a.Shell, "PATH="+path)
+	}
+	id := s.c.identity()
+	if !id.Peer.IsZero() {
+		env = append(env, "ALKNET_PEER="+id.Peer.String())
+	}
+	if id.ID != "" && !strings.ContainsRune(id.ID, 0) {
+		env = append(env, "ALKNET_IDENTITY="+id.ID)
+	}
+	env = append(env, "SSH_CONNECTION="+s.connectionText())
+	if s.c.grant.forced && !strings.ContainsRune(original, 0) {
+		env = append(env, "SSH_ORIGINAL_COMMAND="+original)
+	}
+	return env
+}
+
+// connectionText is "address port address port", as sshd has it.
+func (s *session) connectionText() string {
+	var parts []string
+	for _, a := range []net.Addr{s.c.login.remote, s.c.nc.LocalAddr()} {
+		host, port := "UNKNOWN", uint16(65535)
+		if ap := addrPortOf(a); ap.Addr().IsValid() {
+			host, port = ap.Addr().String(), ap.Port()
+		}
+		parts = append(parts, host, strconv.Itoa(int(port)))
+	}
+	return strings.Join(parts, " ")
+}
+
+// refuse says on the client's standard error why a program did not run.
+func (s *session) refuse(why error) tty.Exit {
+	_, _ = io.WriteString(s.ch.Stderr(), why.Error()+"\r\n") // the client may be gone
+	return tty.Exit{Status: statusRefused}
+}
