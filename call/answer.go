@@ -92,19 +92,12 @@ func (c *outCall) item(ev *event, size int) {
 		c.lose(dataLoss(c.nextOut, ev.seq))
 		return
 	}
-	if err := c.l.mem.Reserve(int64(size)); err != nil {
-		c.lose(memoryError(err))
-		return
-	}
-	c.held.Add(int64(size))
 	data := ev.data
 	if !ev.raw {
 		data = orNull(data)
 	}
 	held := c.box.put(itemOf(ev, data, size))
-	if held == 0 {
-		c.unhold(int64(size))
-	} else if !c.peer.credit && held > baseBufferBytes {
+	if !c.peer.credit && held > baseBufferBytes {
 		c.lose(errorf(codes.SlowConsumer, "more than %d bytes of items wait", baseBufferBytes).ran(runUnknown))
 	}
 }

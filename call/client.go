@@ -71,6 +71,11 @@ func (c *Client) Open(ctx context.Context, op string, o Options) (*Stream, error
 	if err != nil {
 		return nil, err
 	}
+	if o.InputStream && out.peer.input { // the request waits for no input
+		if err := out.begin(nil, false); err != nil {
+			return nil, err
+		}
+	}
 	return &Stream{end: out}, nil
 }
 

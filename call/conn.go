@@ -235,6 +235,10 @@ func (l *link) fail(err error) {
 	if l.timer != nil {
 		l.timer.Stop()
 	}
+	for _, e := range l.due { // a retained call is dropped from another link
+		e.index = 0
+	}
+	l.due = nil
 	l.mu.Unlock()
 	close(l.donec)
 	l.known.Do(func() { close(l.helloc) })
@@ -245,8 +249,9 @@ func (l *link) fail(err error) {
 	for _, c := range out {
 		c.fail(lost)
 	}
+	goodbye := l.saidGoodbye()
 	for _, c := range in {
-		c.disconnected()
+		c.disconnected(goodbye)
 	}
 	for _, w := range idle {
 		close(w)
@@ -255,6 +260,21 @@ func (l *link) fail(err error) {
 	for ln := range lanes { // who reads hears of it
 		_ = ln.st.SetDeadline(time.Unix(1, 0))
 	}
+}
+
+// saidGoodbye reports whether the peer closed the connection of its own will: it
+// does not come back for what runs.
+func (l *link) saidGoodbye() bool {
+	select {
+	case <-l.conn.Done():
+	default:
+		return false
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	_, err := l.conn.OpenStream(ctx) // it fails, and says how the connection ended
+	e, ok := errors.AsType[*alknet.Error](err)
+	return ok && e.Remote && e.Code == alknet.CodeOK
 }
 
 // lost is what our callers hear when the connection ends.
@@ -328,6 +348,10 @@ func (l *link) rtt() time.Duration {
 
 // dispatch has a worker run c.
 func (l *link) dispatch(c *inCall) {
+	if c.meta.resumable || c.meta.resumes { // it may outlive the connection
+		safe.Go(&l.s.wg, l.workerFailed, c.run)
+		return
+	}
 	l.mu.Lock()
 	if n := len(l.idle); n > 0 {
 		w := l.idle[n-1]
@@ -337,7 +361,15 @@ func (l *link) dispatch(c *inCall) {
 		return
 	}
 	l.mu.Unlock()
-	safe.Go(&l.wg, l.crashed, func() { l.worker(c) })
+	safe.Go(&l.wg, l.workerFailed, func() { l.worker(c) })
+}
+
+// workerFailed is what the end of a worker means: a handler may have ended its
+// goroutine, which has been answered. A panic is one of ours.
+func (l *link) workerFailed(err error) {
+	if _, ok := errors.AsType[*safe.PanicError](err); ok {
+		l.crashed(err)
+	}
 }
 
 // worker runs c and then what it is given, until the link ends or there are

@@ -20,8 +20,8 @@ type inflow struct {
 func newInflow(window, most int64) inflow { return inflow{window: window, max: most} }
 
 // consumed notes that a frame of n bytes was taken. grant is how many bytes the
-// sender may send more, 0: none yet.
-func (f *inflow) consumed(n int, seq uint64, rtt func() time.Duration) (grant int64) {
+// sender may send more, 0: none yet. The window grows if reserve admits it.
+func (f *inflow) consumed(n int, seq uint64, rtt func() time.Duration, reserve func(int64) bool) (grant int64) {
 	f.seq = seq
 	f.taken += int64(n)
 	f.passed += int64(n)
@@ -32,9 +32,10 @@ func (f *inflow) consumed(n int, seq uint64, rtt func() time.Duration) (grant in
 	now := time.Now()
 	if f.passed >= f.window {
 		if !f.since.IsZero() && now.Sub(f.since) <= 2*rtt() && f.window < f.max {
-			more := min(f.window, f.max-f.window)
-			f.window += more
-			grant += more
+			if more := min(f.window, f.max-f.window); reserve(more) {
+				f.window += more
+				grant += more
+			}
 		}
 		f.passed, f.since = 0, now
 	} else if f.since.IsZero() {

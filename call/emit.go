@@ -128,7 +128,11 @@ func (c *inCall) appendEnd(b []byte, e *Error) []byte {
 
 // emitControl writes a small frame with a payload about the call.
 func (c *inCall) emitControl(t eventType, payload []byte) {
-	w := c.ln.w
+	_, ln := c.home()
+	if ln == nil {
+		return
+	}
+	w := ln.w
 	if w.begin() != nil {
 		return
 	}
@@ -236,10 +240,13 @@ func (c *inCall) consumed(it item) {
 	if !c.inputs || !c.peer.credit {
 		return
 	}
-	if grant := c.in.consumed(it.frame, it.seq, c.l.rtt); grant > 0 && !c.done.Load() {
+	if grant := c.in.consumed(it.frame, it.seq, c.l.rtt, anyWindow); grant > 0 && !c.done.Load() {
 		c.emitControl(evCredit, appendCredit(nil, grant, it.seq, c.ln.both))
 	}
 }
+
+// anyWindow lets a window of inputs grow: what arrives is reserved then.
+func anyWindow(int64) bool { return true }
 
 // giveBack releases the memory of inputs that nobody took.
 func (c *inCall) giveBack() { c.unhold(c.held.Load()) }

@@ -24,6 +24,9 @@ func (c *inCall) gate() error {
 	if err == nil {
 		err = c.prepare(entry)
 	}
+	if err == errResumed {
+		return err
+	}
 	if err = c.audit(name, err); err != nil {
 		return err
 	}
@@ -36,6 +39,9 @@ func (c *inCall) gate() error {
 // decide finds the operation and judges the caller.
 func (c *inCall) decide(name string) (*entry, *Error) {
 	if err := c.identify(); err != nil {
+		return nil, err
+	}
+	if err := c.resume(); err != nil {
 		return nil, err
 	}
 	if err := c.loops(); err != nil {
@@ -252,7 +258,10 @@ func (c *inCall) prepare(e *entry) *Error {
 	r := &c.req
 	r.c, r.ID, r.Operation, r.Caller = c, c.id, string(c.meta.op), *c.who.id
 	r.IdempotencyKey = string(c.meta.key)
-	r.After, r.ResumeToken = c.meta.after, string(c.meta.resume)
+	if e.op.Resumable {
+		r.After, r.ResumeToken = c.meta.after, string(c.meta.resume)
+		c.sent.Store(c.meta.after)
+	}
 	if validTrace(c.meta.trace) {
 		r.Trace = string(c.meta.trace)
 	}
@@ -273,6 +282,7 @@ func (c *inCall) prepare(e *entry) *Error {
 	}
 	c.flow()
 	c.clock(e)
+	c.retain()
 	return nil
 }
 

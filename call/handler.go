@@ -128,7 +128,7 @@ func (a asCaller) Open(ctx context.Context, op string, o Options) (*Stream, erro
 	if err := ctx.Err(); err != nil {
 		return nil, asError(err).ran(runNo)
 	}
-	return &Stream{end: a.h.open(ctx, op, o, a.who).loc}, nil
+	return a.h.open(ctx, op, o, a.who).loc.stream()
 }
 
 // Operations are the ones that id may see, sorted by name. etag changes when
@@ -157,6 +157,7 @@ func cloneIdentity(id alknet.Identity) alknet.Identity {
 func (h *Handler) Shutdown(ctx context.Context) error {
 	s := h.state()
 	links := s.beginDrain()
+	s.retained.clear()
 	for _, l := range links {
 		l.beginDrain(ctx)
 	}

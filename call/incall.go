@@ -97,7 +97,7 @@ func (c *inCall) recycle() {
 
 // owner is who waits for the goroutines of the call.
 func (c *inCall) owner() *sync.WaitGroup {
-	if c.l != nil {
+	if c.l != nil && !c.meta.resumable && !c.meta.resumes {
 		return &c.l.wg
 	}
 	return &c.s.wg
@@ -106,21 +106,24 @@ func (c *inCall) owner() *sync.WaitGroup {
 // admit counts a new call of the peer and notes it as live, or refuses it.
 func (l *link) admit(c *inCall) *Error {
 	c.begun = time.Now()
-	who := l.caller()
-	c.who = who
-	if err := l.s.reserve(who); err != nil {
-		return err
-	}
+	c.who = l.caller()
 	l.mu.Lock()
 	err := l.admitLocked(c)
 	l.mu.Unlock()
-	if err == nil && !c.ln.add(c) {
-		l.drop(c)
+	if err != nil {
+		return err
+	}
+	if err = l.s.reserve(c.who); err == nil {
+		if c.ln.add(c) {
+			return nil
+		}
+		l.s.release(c.who)
 		err = errorf(codes.Unavailable, "the stream has ended").ran(runNo)
 	}
-	if err != nil {
-		l.s.release(who)
-	}
+	l.drop(c)
+	l.mu.Lock()
+	l.runningHere--
+	l.mu.Unlock()
 	return err
 }
 
@@ -148,7 +151,27 @@ func (l *link) running(id []byte) *inCall {
 	return l.in[string(id)]
 }
 
+// home is where the call is answered now; nil, nil: its connection was lost, or
+// it was made in this process.
+func (c *inCall) home() (*link, *lane) {
+	c.mu.Lock()
+	keep := c.keep
+	c.mu.Unlock()
+	if keep == nil {
+		return c.l, c.ln
+	}
+	keep.mu.Lock()
+	defer keep.mu.Unlock()
+	return keep.l, keep.ln
+}
+
 // drop forgets a live call: its id is free again.
+func (c *inCall) drop() {
+	if l, _ := c.home(); l != nil {
+		l.drop(c)
+	}
+}
+
 func (l *link) drop(c *inCall) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -228,9 +251,11 @@ func fmtPanic(v any) string {
 
 // handlerDone answers the call, if nothing else has ended it, and frees its place.
 func (c *inCall) handlerDone(err error) {
-	if c.l != nil {
-		c.l.drop(c)
+	if errors.Is(err, errResumed) {
+		c.handedOver()
+		return
 	}
+	c.drop()
 	first := c.done.CompareAndSwap(false, true)
 	c.freePlace()
 	if c.key != nil {
@@ -244,12 +269,21 @@ func (c *inCall) handlerDone(err error) {
 	c.ctx.cancel(context.Canceled)
 	c.box.discard(io.EOF)
 	c.giveBack()
-	if c.ln != nil {
-		c.ln.remove(c)
+	if _, ln := c.home(); ln != nil {
+		ln.remove(c)
 	}
 	if c.loc == nil {
 		c.recycle()
 	}
+}
+
+// handedOver ends a call that another, which waited for it, goes on with.
+func (c *inCall) handedOver() {
+	c.done.Store(true)
+	c.freePlace()
+	c.ctx.cancel(context.Canceled)
+	c.ln.remove(c)
+	c.recycle()
 }
 
 // freePlace ends the counting of the handler.
@@ -314,9 +348,7 @@ func (c *inCall) stopWith(e *Error, cause error) bool {
 	if !c.done.CompareAndSwap(false, true) {
 		return false
 	}
-	if c.l != nil {
-		c.l.drop(c)
-	}
+	c.drop()
 	c.conclude(e)
 	c.wakeUp(e, cause)
 	return true
@@ -334,32 +366,30 @@ func (c *inCall) abort(e *Error, confirm bool) {
 	if !c.done.CompareAndSwap(false, true) {
 		return
 	}
-	if c.l != nil {
-		c.l.drop(c)
-	}
+	c.drop()
 	c.mu.Lock()
 	keep := c.keep
 	c.mu.Unlock()
-	if keep != nil {
-		keep.end(e)
-	}
 	c.record(e)
 	if c.loc != nil {
 		c.loc.box.finish(e)
 	}
 	c.wakeUp(e, context.Canceled)
-	if confirm && c.ln != nil && c.l.features().abort {
+	if confirm && c.l != nil && c.peer.abort {
 		c.emitAborted()
+	}
+	if keep != nil {
+		keep.abandon()
 	}
 }
 
-// disconnected is what happens when the connection is lost: a resumable
-// subscription waits for its caller to come back, anything else is aborted.
-func (c *inCall) disconnected() {
+// disconnected is what happens when the connection is lost: a subscription waits
+// for its caller to come back, unless that said goodbye; anything else is aborted.
+func (c *inCall) disconnected(goodbye bool) {
 	c.mu.Lock()
 	keep := c.keep
 	c.mu.Unlock()
-	if keep != nil && keep.detach() {
+	if keep != nil && !goodbye && keep.detach() {
 		return
 	}
 	c.abort(errorf(codes.Cancelled, "the connection was lost").ran(runUnknown), false)

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/alkdev/alknet"
 	"github.com/alkdev/alknet/call/codes"
@@ -64,10 +66,32 @@ func (ln *lane) run() {
 // reset is what happens when the peer resets the stream or stops reading it.
 func (ln *lane) reset() {
 	ln.mu.Lock()
-	over := ln.shut
+	over := ln.shut || len(ln.running) == 0
 	ln.mu.Unlock()
-	if !over && ln.l.aborted() {
+	if over || ln.l.lostSoon() {
+		return
+	}
+	if ln.l.aborted() {
 		ln.abandon()
+	}
+}
+
+// noticeTime is how long after the end of its streams a connection is known to
+// have ended.
+const noticeTime = 20 * time.Millisecond
+
+// lostSoon reports whether the end of a stream is that of the connection, which
+// some transports tell in this order.
+func (l *link) lostSoon() bool {
+	t := time.NewTimer(noticeTime)
+	defer t.Stop()
+	select {
+	case <-l.conn.Done():
+		return true
+	case <-l.donec:
+		return true
+	case <-t.C:
+		return false
 	}
 }
 
@@ -389,7 +413,7 @@ func (ln *lane) ended(err error) {
 	if !clean {
 		ln.complain(err)
 		ln.w.fail(err)
-		if !ln.l.connEnded() {
+		if !errors.Is(err, net.ErrClosed) && !ln.l.connEnded() && !ln.idle() && !ln.l.lostSoon() {
 			ln.abandon()
 		}
 	}

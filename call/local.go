@@ -56,6 +56,16 @@ func (h *Handler) open(ctx context.Context, op string, o Options, who *caller) *
 // localPeer understands everything.
 var localPeer = hello{mux: true, meta: true, credit: true, input: true, raw: true, notice: true, abort: true}
 
+// stream is the caller's end. A call whose input is a stream begins at once.
+func (e *localEnd) stream() (*Stream, error) {
+	if e.o.InputStream {
+		if err := e.start(); err != nil {
+			return nil, err
+		}
+	}
+	return &Stream{end: e}, nil
+}
+
 // start has the call run.
 func (e *localEnd) start() error {
 	c := e.c
@@ -131,7 +141,7 @@ func (e *localEnd) closeSend() error {
 }
 
 func (e *localEnd) recv() (item, error) {
-	if !e.started { // nothing was sent: there is no input
+	if !e.started && !e.o.InputStream { // nothing was sent: there is no input
 		if err := e.closeSend(); err != nil {
 			return item{}, err
 		}

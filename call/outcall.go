@@ -33,9 +33,10 @@ type outCall struct {
 	sent     atomic.Uint64
 	held     atomic.Int64
 	unwatch  func() bool
-	begun    bool   // the request was written
-	closed   bool   // no more input
-	wire     string // its id, if that is one of another connection; "": prefix and n
+	begun    bool          // the request was written
+	started  chan struct{} // of a stream of inputs: closed once begin is through
+	closed   bool          // no more input
+	wire     string        // its id, if that is one of another connection; "": prefix and n
 }
 
 // getOutLocked takes a call from the free list, or makes one.
@@ -88,6 +89,9 @@ func (l *link) prepare(ctx context.Context, op string, o Options) (*outCall, err
 		c.maxReply = l.s.lim.MaxFrameBytes
 	}
 	c.maxReply = min(c.maxReply+frameOverhead, largestFrameBytes)
+	if c.started = nil; o.InputStream {
+		c.started = make(chan struct{})
+	}
 	return c, nil
 }
 
@@ -103,6 +107,9 @@ func (c *outCall) shareable(size int) bool {
 func (c *outCall) begin(input []byte, raw bool) error {
 	l := c.l
 	c.begun = true
+	if c.started != nil {
+		defer close(c.started)
+	}
 	req, err := c.request()
 	if err != nil {
 		return err
@@ -211,7 +218,10 @@ func (c *outCall) request() (*request, error) {
 		req.deadline = int64(defaultTimeout / time.Millisecond)
 	}
 	if c.items {
-		req.window = c.l.s.lim.WindowBytes
+		var err error
+		if req.window, err = c.promise(); err != nil {
+			return nil, err
+		}
 		req.resumable = c.peer.resume
 		c.in = newInflow(req.window, c.l.s.lim.MaxWindowBytes)
 		if r := c.o.Resume; r != nil {
@@ -351,15 +361,33 @@ func (c *outCall) closeSend() error {
 	return nil
 }
 
+// awaitBegin waits until the request was written. A call that takes one input
+// and got none begins without.
+func (c *outCall) awaitBegin() error {
+	if !c.o.InputStream {
+		if c.begun {
+			return nil
+		}
+		return c.closeSend()
+	}
+	select {
+	case <-c.started:
+		return nil
+	case <-c.ctx.Done():
+		return ctxError(c.ctx.Err())
+	case <-c.l.donec:
+		return c.l.lost().ran(runNo)
+	}
+}
+
 // recv returns the next output.
 func (c *outCall) recv() (item, error) {
-	if !c.begun { // nothing was sent: there is no input
-		if err := c.closeSend(); err != nil {
-			return item{}, err
-		}
+	if err := c.awaitBegin(); err != nil {
+		return item{}, err
 	}
 	it, err := c.box.next(c.ctx)
 	if err != nil {
+		defer func() { c.unhold(c.held.Load()) }()
 		if c.ctx.Err() != nil && !errors.Is(err, io.EOF) && c.remove() {
 			c.l.sendAbort(c)
 			c.fail(ctxError(c.ctx.Err()))
@@ -378,13 +406,39 @@ func (c *outCall) recv() (item, error) {
 	return it, nil
 }
 
+// The window of a stream when there is little memory left: a share of it.
+const (
+	windowShare    = 16
+	minWindowBytes = 8 << 10
+)
+
+// promise reserves the window of a stream: what the peer may send is held by
+// then, however late it is read.
+func (c *outCall) promise() (int64, error) {
+	l := c.l
+	window := min(l.s.lim.WindowBytes, max((l.s.lim.MaxConnBufferedBytes-l.mem.Used())/windowShare, minWindowBytes))
+	if err := l.mem.Reserve(window); err != nil {
+		return 0, memoryError(err).ran(runNo)
+	}
+	c.held.Add(window)
+	return window, nil
+}
+
+// grow reserves more of a window.
+func (c *outCall) grow(more int64) bool {
+	if c.l.mem.Used() > c.l.s.lim.MaxConnBufferedBytes/2 || c.l.mem.Reserve(more) != nil {
+		return false
+	}
+	c.held.Add(more)
+	return true
+}
+
 // taken grants the callee more credit for an output that was consumed.
 func (c *outCall) taken(it item) {
-	c.unhold(int64(it.frame))
 	if !c.peer.credit {
 		return
 	}
-	grant := c.in.consumed(it.frame, it.seq, c.l.rtt)
+	grant := c.in.consumed(it.frame, it.seq, c.l.rtt, c.grow)
 	if grant == 0 {
 		return
 	}

@@ -132,7 +132,7 @@ func (e env) Open(ctx context.Context, op string, o Options) (*Stream, error) {
 	}
 	child := c.h.open(ctx, op, o, c.s.callerFor(*me.Authority))
 	child.parent = c
-	return &Stream{end: child.loc}, nil
+	return child.loc.stream()
 }
 
 // outlive is ctx without its end, but with its deadline.
@@ -160,3 +160,20 @@ const (
 	scopeForward  = "call:forward"
 	scopeDelegate = "call:delegate"
 )
+
+// Operations are what the caller may call, sorted by name, as services/list has
+// them.
+func (r *Request) Operations() []*Operation {
+	ops, _ := r.c.s.visibleTo(r.c.who)
+	return ops
+}
+
+// Explain is services/explain of an operation for the caller, or for whom the
+// token as means: for who puts an operation of its own in its place.
+func (r *Request) Explain(ctx context.Context, op, as string) (json.RawMessage, error) {
+	out, err := r.c.s.explain(ctx, explainInput{Operation: op, As: as})
+	if err != nil {
+		return nil, err
+	}
+	return encoded(&out), nil
+}

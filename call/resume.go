@@ -25,6 +25,7 @@ type retention struct {
 	ended  bool        // guarded by mu; the terminal event is in frames, or was sent
 	gone   bool        // guarded by mu; nobody can take it up any more
 	grace  *time.Timer // guarded by mu; runs while the connection is lost
+	late   *time.Timer // guarded by mu; the deadline of the call, once its first connection was lost
 }
 
 // A mark is one frame of a retention.
@@ -33,10 +34,10 @@ type mark struct {
 	len int
 }
 
-// newRetention keeps c from now on, if it can be kept.
+// retain keeps c from now on, if it can be kept.
 func (c *inCall) retain() {
 	if c.l == nil || !c.meta.resumable || !c.items || c.inputs || !c.peer.credit || !c.peer.resume ||
-		c.who.id.ID == "" || c.s.lim.ResumeGrace <= 0 {
+		c.who.id.ID == "" || c.s.lim.ResumeGrace <= 0 || c.s.builtin[c.entry.op.Name] == c.entry {
 		return
 	}
 	c.mu.Lock()
@@ -139,9 +140,10 @@ func (r *retention) freeLocked() {
 	r.gone = true
 	r.frames, r.marks = nil, nil
 	r.releaseLocked(r.held)
-	if r.grace != nil {
-		r.grace.Stop()
-		r.grace = nil
+	for _, t := range []*time.Timer{r.grace, r.late} {
+		if t != nil {
+			t.Stop()
+		}
 	}
 }
 
@@ -154,7 +156,10 @@ func (r *retention) detach() bool {
 		return false
 	}
 	r.l, r.ln = nil, nil
-	r.c.out.balance.Store(0) // it waits
+	r.c.out.balance.Store(0)                                      // it waits
+	if until := r.c.ctx.until; !until.IsZero() && r.late == nil { // the lost link no longer counts
+		r.late = time.AfterFunc(time.Until(until), r.c.expire)
+	}
 	r.grace = time.AfterFunc(s.lim.ResumeGrace, r.expire)
 	return true
 }
@@ -183,7 +188,6 @@ func (r *retention) attach(ln *lane, after uint64, window int64) bool {
 		return false
 	}
 	r.grace.Stop()
-	r.grace = nil
 	r.dropLocked(after)
 	r.l, r.ln = ln.l, ln
 	pending := int64(len(r.frames) - 4*len(r.marks))
@@ -209,6 +213,19 @@ type retainer struct {
 const maxRetained = 8192
 
 func newRetainer(s *state) *retainer { return &retainer{s: s, byID: make(map[string]*retention)} }
+
+// clear gives up all of them.
+func (t *retainer) clear() {
+	t.mu.Lock()
+	all := make([]*retention, 0, len(t.byID))
+	for _, r := range t.byID {
+		all = append(all, r)
+	}
+	t.mu.Unlock()
+	for _, r := range all {
+		r.expire()
+	}
+}
 
 func (t *retainer) count() int {
 	t.mu.Lock()
@@ -249,24 +266,27 @@ func (t *retainer) take(id, identity, op string) *retention {
 	return r
 }
 
-// resume goes on with a retained subscription that c asks for. c itself is then
-// over. The error says that it cannot go on.
-func (c *inCall) resume() (resumed bool, err *Error) {
+// errResumed is a call that has become another's connection.
+var errResumed = &Error{Code: "RESUMED"}
+
+// resume goes on with a retained subscription that c asks for: errResumed, and c
+// itself is over. Another error says that it cannot go on.
+func (c *inCall) resume() *Error {
 	if !c.meta.resumes || c.l == nil {
-		return false, nil
+		return nil
 	}
 	r := c.s.retained.take(c.id, c.who.id.ID, string(c.meta.op))
 	if r == nil {
-		return false, nil
+		return nil
 	}
 	old := r.c
 	c.l.replace(c, old)
 	if !c.ln.swap(c, old) || !r.attach(c.ln, c.meta.after, c.meta.window) {
 		r.abandon()
 		old.abort(errorf(codes.Cancelled, "resumed where it cannot go on").ran(runUnknown), false)
-		return false, notResumable(c.meta.after)
+		return notResumable(c.meta.after)
 	}
-	return true, nil
+	return errResumed
 }
 
 // replace puts the retained call in the place of the one that asked for it.

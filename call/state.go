@@ -111,15 +111,14 @@ func (s *state) callerFor(id alknet.Identity) *caller { return s.callerShared(&i
 
 // reserve counts one handler more, or refuses it.
 func (s *state) reserve(w *caller) *Error {
-	if n := s.running.Add(1); n > int64(s.lim.MaxRunning) {
-		s.running.Add(-1)
+	if !addBelow(&s.running, int64(s.lim.MaxRunning)) {
 		return limitError("max_running", int64(s.lim.MaxRunning))
 	}
 	if w.count == nil {
 		return nil
 	}
-	if n := w.count.n.Add(1); n > int64(s.lim.MaxRunningPerIdentity) {
-		s.release(w)
+	if !addBelow(&w.count.n, int64(s.lim.MaxRunningPerIdentity)) {
+		s.running.Add(-1)
 		return limitError("max_running_per_identity", int64(s.lim.MaxRunningPerIdentity))
 	}
 	if s.lim.Rate > 0 {
@@ -131,6 +130,20 @@ func (s *state) reserve(w *caller) *Error {
 		}
 	}
 	return nil
+}
+
+// addBelow adds one to n, unless that makes it more than max: nobody ever sees
+// more.
+func addBelow(n *atomic.Int64, max int64) bool {
+	for {
+		v := n.Load()
+		if v >= max {
+			return false
+		}
+		if n.CompareAndSwap(v, v+1) {
+			return true
+		}
+	}
 }
 
 // release ends what reserve counted.
