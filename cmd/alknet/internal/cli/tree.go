@@ -8,6 +8,8 @@ func (a *app) commands() []*cobra.Command {
 		a.initCommand(), a.serveCommand(), a.statusCommand(), a.reloadCommand(), a.drainCommand(), a.stopCommand(),
 		a.configCommand(), a.idCommand(), a.vaultCommand(), a.callCommand(), a.opsCommand(),
 		a.pipeCommand(), a.connectCommand(), a.forwardCommand(), a.socksCommand(), a.exposeCommand(),
-		a.sshCommand(), a.scpCommand(), a.rsyncCommand(), a.sshConfigCommand(), a.versionCommand(),
+		a.sshCommand(), a.scpCommand(), a.rsyncCommand(), a.sshConfigCommand(),
+		a.peerCommand(), a.grantCommand(), a.revokeCommand(), a.inviteCommand(), a.joinCommand(), a.requestsCommand(), a.graphCommand(),
+		a.versionCommand(),
 	}
 }

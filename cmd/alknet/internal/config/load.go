@@ -108,6 +108,13 @@ func (l *loader) at(key string) Problem {
 	}
 }
 
+// ProblemAt is a problem at the place of a key.
+func (f *File) ProblemAt(key, message string) Problem {
+	p := (&loader{f: f}).at(key)
+	p.Key, p.Message = key, message
+	return p
+}
+
 func (l *loader) problem(key, format string, args ...any) *Problem {
 	p := l.at(key)
 	p.Key, p.Message = key, fmt.Sprintf(format, args...)

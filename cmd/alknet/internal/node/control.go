@@ -67,7 +67,7 @@ func (n *Node) startControl() error {
 		return err
 	}
 	c := &control{endpoint: ep, path: path}
-	c.handler = &call.Handler{Registry: &reg, Sources: append([]call.Source{n.registry}, n.graph.sources()...), Logger: n.log}
+	c.handler = &call.Handler{Registry: &reg, Sources: append([]call.Source{n.registry}, n.graph.operatorSources()...), Logger: n.log}
 	c.router = &alknet.Router{Authenticate: n.authenticateLocal, Logger: n.log}
 	c.router.Limits = alknet.Limits{MaxConnsPerPeer: -1, MaxHandshakesPerAddr: -1}
 	if err := c.router.Register(call.Service(c.handler)); err != nil {
@@ -93,7 +93,7 @@ func (n *Node) local() alknet.Identity {
 			id.Resources[ac.ResourceType] = append(id.Resources[ac.ResourceType], ac.ResourceAction)
 		}
 	}
-	sources := append([]call.Source{n.registry}, n.graph.sources()...)
+	sources := append([]call.Source{n.registry}, n.graph.operatorSources()...)
 	for _, s := range sources {
 		for op := range s.All() {
 			add(op.Access)

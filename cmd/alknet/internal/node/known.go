@@ -2,130 +2,210 @@ package node
 
 import (
 	"context"
-	"crypto/ed25519"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
+	"path/filepath"
 	"slices"
 	"sync"
 
 	"github.com/alkdev/alknet"
+	"github.com/alkdev/alknet/call"
 	"github.com/alkdev/alknet/cmd/alknet/internal/config"
+	"github.com/alkdev/alknet/peer"
 )
 
 // known is who the node knows: the peers of the configuration first, then those
-// of the book.
+// of the book, which commands write.
 type known struct {
-	log *slog.Logger
+	log  *slog.Logger
+	file *peer.Book // in memory: [[peer]]
+	book *peer.Book // STATE/peers.json
 
 	mu      sync.Mutex
-	byKey   map[alknet.PeerID]*configured // guarded by mu; replaced whole
-	byID    map[string]*configured        // guarded by mu; replaced whole
-	changed func()                        // guarded by mu
+	changed func() // guarded by mu
 }
 
-// A configured peer is one of [[peer]].
-type configured struct {
-	config.Peer
-	keys     []alknet.PeerID
-	addrs    []alknet.Addr
-	identity alknet.Identity
-}
+// bookFile is the book's, below the state folder.
+const bookFile = "peers.json"
 
-func openKnown(_ config.Places, f *config.File, log *slog.Logger) (*known, error) {
-	k := &known{log: log}
-	return k, k.load(f)
+func openKnown(p config.Places, f *config.File, log *slog.Logger) (k *known, err error) {
+	k = &known{log: log}
+	if k.file, err = peer.OpenBook(""); err != nil {
+		return nil, err
+	}
+	if k.book, err = peer.OpenBook(filepath.Join(p.State, bookFile)); err != nil {
+		return nil, errors.Join(err, k.file.Close())
+	}
+	k.book.OnChange = k.tell
+	if err := k.load(f); err != nil {
+		k.close()
+		return nil, err
+	}
+	for _, problem := range k.conflicts(f) {
+		log.Warn("a peer is in the configuration and in the book", "event", "peer.twice", "key", problem.Key, "what", problem.Message)
+	}
+	return k, nil
 }
 
 // load takes the peers of a configuration, which was checked.
 func (k *known) load(f *config.File) error {
-	byKey, byID := make(map[alknet.PeerID]*configured), make(map[string]*configured)
-	for _, p := range f.Peer {
-		c := &configured{Peer: p, identity: alknet.Identity{ID: p.ID, Resources: p.Resources}}
-		for _, text := range p.Keys {
-			id, err := alknet.ParsePeerID(text)
+	return k.file.Update(func(peers map[string]peer.Peer) error {
+		clear(peers)
+		for _, c := range f.Peer {
+			p, err := entryOf(c, f.Roles)
 			if err != nil {
 				return err
 			}
-			c.keys = append(c.keys, id)
-			byKey[id] = c
+			peers[p.ID] = p
 		}
-		for _, hostPort := range p.Addrs {
-			for _, id := range c.keys {
-				c.addrs = append(c.addrs, alknet.Addr{HostPort: hostPort, Peer: id})
-			}
-		}
-		scopes := make(map[string]bool)
-		for _, s := range p.Scopes {
-			scopes[s] = true
-		}
-		for _, r := range p.Roles {
-			for _, s := range f.Roles[r] {
-				scopes[s] = true
-			}
-		}
-		c.identity.Scopes = slices.Sorted(maps.Keys(scopes))
-		byID[p.ID] = c
-	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.byKey, k.byID = byKey, byID
-	return nil
+		return nil
+	})
 }
 
-// onChange says what to do when the list has changed.
+// entryOf is a [[peer]] as the book has it.
+func entryOf(c config.Peer, roles map[string][]string) (peer.Peer, error) {
+	p := peer.Peer{ID: c.ID, Name: c.Name, Resources: c.Resources, Labels: c.Labels, Import: c.Import, Export: c.Export, Disabled: c.Disabled, Note: c.Note}
+	for _, text := range c.Keys {
+		id, err := alknet.ParsePeerID(text)
+		if err != nil {
+			return p, fmt.Errorf("peer %s: %w", c.ID, err)
+		}
+		p.Keys = append(p.Keys, peer.Key{ID: id})
+	}
+	for _, hostPort := range c.Addrs {
+		p.Addrs = append(p.Addrs, alknet.Addr{HostPort: hostPort})
+	}
+	scopes := make(map[string]bool)
+	for _, s := range c.Scopes {
+		scopes[s] = true
+	}
+	for _, r := range c.Roles {
+		for _, s := range roles[r] {
+			scopes[s] = true
+		}
+	}
+	p.Scopes = slices.Sorted(maps.Keys(scopes))
+	return p, nil
+}
+
+// onChange says what to do when the book has changed.
 func (k *known) onChange(f func()) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.changed = f
 }
 
-// authenticate is the Router's.
-func (k *known) authenticate(_ context.Context, s tls.ConnectionState, _ string) (alknet.Identity, error) {
-	if len(s.PeerCertificates) == 0 {
-		return alknet.Identity{}, nil
-	}
-	key, ok := s.PeerCertificates[0].PublicKey.(ed25519.PublicKey)
-	if !ok || len(key) != ed25519.PublicKeySize {
-		return alknet.Identity{}, nil
-	}
-	return k.identity(alknet.PeerID(key))
-}
-
-// identity is who holds a key; anonymous for a stranger's.
-func (k *known) identity(key alknet.PeerID) (alknet.Identity, error) {
+func (k *known) tell() {
 	k.mu.Lock()
-	c := k.byKey[key]
+	f := k.changed
 	k.mu.Unlock()
-	if c == nil {
-		return alknet.Identity{Peer: key}, nil
+	if f != nil {
+		f()
 	}
-	if c.Disabled {
-		return alknet.Identity{}, &alknet.Error{Code: alknet.CodeRevoked, Reason: "this peer is disabled"}
-	}
-	id := c.identity
-	id.Peer = key
-	return id, nil
 }
 
-// token is the call handler's: there are no tokens without a book.
-func (k *known) token(context.Context, alknet.Identity, string) (alknet.Identity, error) {
-	return alknet.Identity{}, errors.New("no tokens are known")
+// authenticate is the Router's.
+func (k *known) authenticate(ctx context.Context, s tls.ConnectionState, alpn string) (alknet.Identity, error) {
+	id, err := k.file.Authenticate(ctx, s, alpn)
+	if err != nil || id.ID != "" {
+		return id, err
+	}
+	return k.book.Authenticate(ctx, s, alpn)
 }
 
-func (k *known) close() {}
+// token is the call handler's.
+func (k *known) token(ctx context.Context, conn alknet.Identity, token string) (alknet.Identity, error) {
+	if id, err := k.file.Token(ctx, conn, token); err == nil {
+		return id, nil
+	}
+	return k.book.Token(ctx, conn, token)
+}
+
+// entryFor is the graph's.
+func (k *known) entryFor(id alknet.Identity) (peer.Peer, bool) {
+	if p, ok := k.file.Known(id); ok {
+		return p, true
+	}
+	return k.book.Known(id)
+}
+
+// imports is the graph's.
+func (k *known) imports(i peer.Info) call.Import {
+	if _, ok := k.file.Get(i.ID); ok {
+		return k.file.Imports(i)
+	}
+	return k.book.Imports(i)
+}
+
+// Lookup makes known a peer.Directory.
+func (k *known) Lookup(ctx context.Context, id alknet.PeerID) ([]alknet.Addr, error) {
+	return peer.Chain(k.file, k.book).Lookup(ctx, id)
+}
+
+func (k *known) close() {
+	if k == nil {
+		return
+	}
+	_, _ = k.file.Close(), k.book.Close() // nothing is written any more
+}
+
+// get is an entry, of the configuration first.
+func (k *known) get(id string) (peer.Peer, bool) {
+	if p, ok := k.file.Get(id); ok {
+		return p, true
+	}
+	return k.book.Get(id)
+}
 
 // entries are the known peers, by id.
 func (k *known) entries() []entry {
-	k.mu.Lock()
-	defer k.mu.Unlock()
 	var all []entry
-	for _, id := range slices.Sorted(maps.Keys(k.byID)) {
-		c := k.byID[id]
-		all = append(all, entry{id: id, source: "file", keys: c.keys, addrs: c.Addrs, scopes: c.identity.Scopes, disabled: c.Disabled})
+	seen := make(map[string]bool)
+	for _, p := range k.file.Peers() {
+		seen[p.ID] = true
+		all = append(all, entry{Peer: p, source: "file"})
 	}
+	for _, p := range k.book.Peers() {
+		if !seen[p.ID] {
+			all = append(all, entry{Peer: p, source: "book"})
+		}
+	}
+	slices.SortFunc(all, func(a, b entry) int { return compare(a.ID, b.ID) })
 	return all
 }
 
-func (k *known) conflicts(*config.File) []config.Problem { return nil }
+func compare(a, b string) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}
+
+// conflicts are the peers of a configuration whose id or key is in the book too.
+func (k *known) conflicts(f *config.File) (problems []config.Problem) {
+	keys := make(map[string]string)
+	for _, p := range k.book.Peers() {
+		for _, key := range p.Keys {
+			keys[key.ID.String()] = p.ID
+		}
+	}
+	for i, c := range f.Peer {
+		at := fmt.Sprintf("peer[%d]", i)
+		if _, twice := k.book.Get(c.ID); twice {
+			problems = append(problems, f.ProblemAt(at+".id", fmt.Sprintf("%q is in the book too: alknet peer rm %s, or leave it out here", c.ID, c.ID)))
+		}
+		for j, text := range c.Keys {
+			id, err := alknet.ParsePeerID(text)
+			if owner := keys[id.String()]; err == nil && owner != "" {
+				problems = append(problems, f.ProblemAt(fmt.Sprintf("%s.keys[%d]", at, j), fmt.Sprintf("the key belongs to peer %q of the book", owner)))
+			}
+		}
+	}
+	return problems
+}

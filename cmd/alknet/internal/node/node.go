@@ -20,6 +20,7 @@ import (
 	"github.com/alkdev/alknet/cmd/alknet/internal/fault"
 	"github.com/alkdev/alknet/internal/durable"
 	"github.com/alkdev/alknet/internal/safe"
+	"github.com/alkdev/alknet/peer/pair"
 	"github.com/alkdev/alknet/ssh"
 	"github.com/alkdev/alknet/ssh/forward"
 	"github.com/alkdev/alknet/ssh/tunnel"
@@ -93,6 +94,7 @@ type Node struct {
 	calls    *call.Handler    // guarded by mu; nil: no [call]
 	shell    *ssh.Handler     // guarded by mu
 	tunnels  *tunnel.Handler  // guarded by mu
+	pairs    *pair.Handler    // guarded by mu
 	problems []string         // guarded by mu; goroutines that failed
 }
 
@@ -135,6 +137,7 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 		n.background("serve", func() error { return ignoreClosed(n.router.Serve(ep)) })
 	}
 	n.startUpkeep()
+	n.reconnect()
 	n.phase.Store("ready")
 	n.event("ready", "", n.id.String())
 	return n, nil
@@ -203,7 +206,7 @@ func (n *Node) assemble() error {
 	if err := n.openGraph(); err != nil {
 		return err
 	}
-	n.known.onChange(func() { n.reauthenticate() })
+	n.known.onChange(func() { n.reauthenticate(); n.reconnect() })
 	for _, s := range sections {
 		if err := n.addPart(s, n.opts.File); err != nil {
 			return err

@@ -66,8 +66,9 @@ func (n *Node) controlOperations(ag *agent) []call.Operation {
 	ops := []call.Operation{
 		{Name: "node/sign", Description: "signs the handshake of a TLS client with the node's key", Func: call.MutationFunc(sign)},
 		{Name: "node/stop", Description: "drains and ends the node", Func: call.MutationFunc(stop)},
-		{Name: "node/resolve", Description: "where a peer is and which keys may answer", Func: call.QueryFunc(resolve)},
+		{Name: "node/resolve", Description: "where a peer is and which keys may answer", Func: call.QueryFunc(resolve), Errors: nodeErrors},
 	}
+	ops = append(append(ops, n.operatorPeerOperations()...), n.vaultOperations()...)
 	return append(ops, n.sharedOperations()...)
 }
 

@@ -37,6 +37,7 @@ var sections = []section{
 	{"call", func(f *config.File) any { return value(f.Call) }, (*Node).buildCall},
 	{"ssh", func(f *config.File) any { return value(f.SSH) }, (*Node).buildSSH},
 	{"tunnel", func(f *config.File) any { return value(f.Tunnel) }, (*Node).buildTunnel},
+	{"pair", func(f *config.File) any { return value(f.Pair) }, (*Node).buildPair},
 }
 
 // value is *p, or nil for a nil p.

@@ -3,14 +3,16 @@ package node
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"slices"
+	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/alkdev/alknet"
 	"github.com/alkdev/alknet/cmd/alknet/internal/config"
 	"github.com/alkdev/alknet/cmd/alknet/internal/fault"
+	"github.com/alkdev/alknet/internal/printable"
+	"github.com/alkdev/alknet/peer"
 	"github.com/alkdev/alknet/ssh/forward"
 	"github.com/alkdev/alknet/ssh/tunnel"
 )
@@ -22,43 +24,54 @@ func (k *known) resolve(name string) (Resolved, error) {
 		if err != nil {
 			return Resolved{}, fault.New(fault.Usage, err.Error(), "")
 		}
-		id, _ := k.identity(a.Peer) // a disabled peer has no name here, and refuses by itself
-		return Resolved{ID: id.ID, Keys: []string{a.Peer.String()}, Addrs: []string{a.HostPort}}, nil
+		p, _ := k.entryFor(alknet.Identity{Peer: a.Peer})
+		return Resolved{ID: p.ID, Keys: []string{a.Peer.String()}, Addrs: []string{a.HostPort}}, nil
 	}
-	for _, e := range k.entries() {
-		if e.id == name || slices.ContainsFunc(e.keys, func(key alknet.PeerID) bool { return key.String() == name }) {
-			return e.resolved(), nil
-		}
+	if p, ok := k.get(name); ok {
+		return entry{Peer: p}.resolved(), nil
 	}
 	if key, err := alknet.ParsePeerID(name); err == nil {
+		if p, ok := k.entryFor(alknet.Identity{Peer: key}); ok {
+			r := entry{Peer: p}.resolved()
+			r.Keys = []string{key.String()}
+			return r, nil
+		}
 		return Resolved{}, fault.New(fault.Unknown, "nobody knows where "+key.String()+" is", "alknet peer add NAME "+key.String()+"@HOST:PORT")
 	}
+	return Resolved{}, k.unknown(name)
+}
+
+// unknown says that there is no such peer, and which one was meant.
+func (k *known) unknown(name string) error {
 	var ids []string
 	for _, e := range k.entries() {
-		ids = append(ids, e.id)
+		ids = append(ids, e.ID)
 	}
-	e := fault.New(fault.Unknown, fmt.Sprintf("there is no peer %q", name), "alknet peer list")
+	e := fault.New(fault.Unknown, "there is no peer "+printable.Quote(name), "alknet peer list")
 	if near := config.Nearest(name, ids); near != "" {
 		e.Message += " (did you mean " + near + "?)"
 	}
 	e.Peer = name
-	return Resolved{}, e
+	return e
 }
 
-// An entry is what file and book have in common.
+// An entry is a known peer and where it is written down.
 type entry struct {
-	id       string
-	source   string // "file" or "book"
-	keys     []alknet.PeerID
-	addrs    []string // HOST:PORT
-	scopes   []string
-	disabled bool
+	peer.Peer
+	source string // "file" or "book"
 }
 
 func (e entry) resolved() Resolved {
-	r := Resolved{ID: e.id, Keys: []string{}, Addrs: append([]string{}, e.addrs...)}
-	for _, key := range e.keys {
-		r.Keys = append(r.Keys, key.String())
+	r := Resolved{ID: e.ID, Keys: []string{}, Addrs: []string{}}
+	for _, key := range e.Keys {
+		if key.NotAfter.IsZero() || key.NotAfter.After(time.Now()) {
+			r.Keys = append(r.Keys, key.ID.String())
+		}
+	}
+	for _, a := range e.Addrs {
+		if a.Via == "" {
+			r.Addrs = append(r.Addrs, a.HostPort)
+		}
 	}
 	return r
 }
@@ -67,11 +80,11 @@ func (e entry) resolved() Resolved {
 func (k *known) all() []PeerStatus {
 	all := []PeerStatus{}
 	for _, e := range k.entries() {
-		p := PeerStatus{ID: e.id, State: "never", Links: []LinkStatus{}, Operations: []string{}}
-		if len(e.keys) > 0 {
-			p.Key = e.keys[0].String()
+		p := PeerStatus{ID: e.ID, State: "never", Links: []LinkStatus{}, Operations: []string{}}
+		if len(e.Keys) > 0 {
+			p.Key = e.Keys[0].ID.String()
 		}
-		if e.disabled {
+		if e.Disabled {
 			p.State = "disabled"
 		}
 		all = append(all, p)
@@ -158,3 +171,14 @@ func (d *Directory) Resolve(peer string) (Resolved, error) { return d.known.reso
 
 // Close closes the book.
 func (d *Directory) Close() { d.known.close() }
+
+// Entries are who is known.
+func (d *Directory) Entries() []PeerEntry { return d.known.peerEntries() }
+
+// OpenBook opens the book of a state folder. The caller closes it.
+func OpenBook(p config.Places) (*peer.Book, error) {
+	if err := privateFolder(p.State); err != nil {
+		return nil, err
+	}
+	return peer.OpenBook(filepath.Join(p.State, bookFile))
+}

@@ -22,15 +22,15 @@ type Listener struct {
 	Activated bool   `json:"activated,omitzero"` // the service manager opened it
 }
 
-// pair are the sockets of one endpoint.
-type pair struct {
+// sockets are the sockets of one endpoint.
+type sockets struct {
 	name      string
 	udp       net.PacketConn
 	tcp       net.Listener
 	activated bool
 }
 
-func closeSockets(pairs []pair) {
+func closeSockets(pairs []sockets) {
 	for _, p := range pairs {
 		if p.udp != nil {
 			_ = p.udp.Close() // never used
@@ -43,7 +43,7 @@ func closeSockets(pairs []pair) {
 
 // openSockets opens what node.listen says, before keys and parts: a port that is
 // taken ends the start at once.
-func (n *Node) openSockets(ctx context.Context) (pairs []pair, err error) {
+func (n *Node) openSockets(ctx context.Context) (pairs []sockets, err error) {
 	listen := []string{":4433"}
 	if f := n.opts.File.Node; f != nil && f.Listen != nil {
 		listen = f.Listen
@@ -59,7 +59,7 @@ func (n *Node) openSockets(ctx context.Context) (pairs []pair, err error) {
 		if err != nil {
 			return pairs, fault.New(fault.Config, "node.listen: "+err.Error(), "")
 		}
-		p := pair{name: s}
+		p := sockets{name: s}
 		if kind == "systemd" {
 			p, err = n.activated(s, addr)
 		} else {
@@ -114,8 +114,8 @@ func open(ctx context.Context, addr, kind string) (net.PacketConn, net.Listener,
 }
 
 // activated takes the sockets that the service manager opened under a name.
-func (n *Node) activated(listen, name string) (p pair, err error) {
-	p = pair{name: listen, activated: true}
+func (n *Node) activated(listen, name string) (p sockets, err error) {
+	p = sockets{name: listen, activated: true}
 	files := n.opts.Activated[name]
 	if len(files) == 0 {
 		return p, fault.New(fault.Config, fmt.Sprintf("the service manager gave no socket named %q", name), "")
@@ -135,7 +135,7 @@ func (n *Node) activated(listen, name string) (p pair, err error) {
 
 // openEndpoints makes endpoints of the sockets. The first that listens on UDP
 // dials too, so that both directions share a port.
-func (n *Node) openEndpoints(pairs []pair) error {
+func (n *Node) openEndpoints(pairs []sockets) error {
 	cfg := &alknet.Config{Key: n.signer}
 	for i, p := range pairs {
 		ep, err := alknet.NewEndpoint(p.udp, p.tcp, cfg)
