@@ -122,9 +122,9 @@ func (e *Error) fromCall(ce *call.Error) {
 		e.Exit = Busy
 	case codes.Unavailable:
 		e.Exit = Unreachable
-		if inner := ce.Err; inner != nil {
-			if exit := exitOf(inner); exit != Failed {
-				e.Exit = exit
+		if ae, ok := errors.AsType[*alknet.Error](ce.Err); ok && ae.Remote {
+			if exit, ok := closeCodes[ae.Code]; ok {
+				e.Exit, e.Code, e.Message = exit, words[exit], "the peer said "+ae.Code.String()+": "+printable.Quote(ae.Reason)
 			}
 		}
 	case codes.DataLoss:

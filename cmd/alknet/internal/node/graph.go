@@ -4,7 +4,9 @@ import (
 	"context"
 	"iter"
 	"path"
+	"strings"
 	"sync"
+	"time"
 
 	"github.com/alkdev/alknet"
 	"github.com/alkdev/alknet/call"
@@ -73,11 +75,38 @@ func (g *graph) operatorSources() []call.Source {
 	return []call.Source{g.open}
 }
 
+// onConnect attaches who serves something. A client that only calls, such as a
+// command of a peer beside the peer's own node, is not taken for a restart of it.
 func (g *graph) onConnect() func(context.Context, *call.Client) error {
 	if g.Graph == nil {
 		return nil
 	}
-	return g.Attach
+	return func(ctx context.Context, c *call.Client) error {
+		if c.Conn().Identity().ID == "" || !serves(ctx, c) {
+			return nil
+		}
+		return g.Attach(ctx, c)
+	}
+}
+
+// serves reports whether a peer offers us more than what everybody has.
+func serves(ctx context.Context, c *call.Client) bool {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	list, err := call.Call[struct {
+		Operations []struct {
+			Name string `json:"name"`
+		} `json:"operations"`
+	}](ctx, c, "services/list", struct{}{})
+	if err != nil {
+		return false
+	}
+	for _, op := range list.Operations {
+		if !strings.HasPrefix(op.Name, "services/") {
+			return true
+		}
+	}
+	return false
 }
 
 // reconnect keeps a connection to each peer that [graph] connect names, and ends

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 
 	"github.com/alkdev/alknet/cmd/alknet/internal/config"
 	"github.com/alkdev/alknet/cmd/alknet/internal/fault"
@@ -37,6 +38,7 @@ func (n *Node) openKeys(ctx context.Context) error {
 		return err
 	}
 	n.vault = v
+	debug.FreeOSMemory() // scrypt took 128 MiB for half a second
 	if n.signer, err = v.Identity(v.IdentityIndex()); err != nil {
 		return err
 	}

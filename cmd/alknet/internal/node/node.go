@@ -374,3 +374,6 @@ func digest(f *config.File) string {
 	sum := sha256.Sum256(f.Source())
 	return hex.EncodeToString(sum[:])
 }
+
+// Places are where the node keeps its things.
+func (n *Node) Places() config.Places { return n.places }
