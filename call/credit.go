@@ -17,6 +17,11 @@ type inflow struct {
 	passed      int64     // consumed since then
 }
 
+// minRoundTrip is what a grant takes to the sender and back at least, with the
+// goroutines and busy processors on the way: on a quick network a small window is
+// what limits.
+const minRoundTrip = 25 * time.Millisecond
+
 func newInflow(window, most int64) inflow { return inflow{window: window, max: most} }
 
 // consumed notes that a frame of n bytes was taken. grant is how many bytes the
@@ -31,7 +36,7 @@ func (f *inflow) consumed(n int, seq uint64, rtt func() time.Duration, reserve f
 	grant, f.taken = f.taken, 0
 	now := time.Now()
 	if f.passed >= f.window {
-		if !f.since.IsZero() && now.Sub(f.since) <= 2*rtt() && f.window < f.max {
+		if !f.since.IsZero() && now.Sub(f.since) <= 2*max(rtt(), minRoundTrip) && f.window < f.max {
 			if more := min(f.window, f.max-f.window); reserve(more) {
 				f.window += more
 				grant += more

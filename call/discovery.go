@@ -247,7 +247,7 @@ func (s *state) schemaOf(ctx context.Context, in schemaInput) (json.RawMessage, 
 	if name == "" {
 		return nil, inputError("/name", "required", "the name of an operation")
 	}
-	op := s.find(name)
+	op := s.find([]byte(name))
 	if op == nil || op.Internal {
 		return nil, notFound(name)
 	}
@@ -381,7 +381,7 @@ func (s *state) explain(ctx context.Context, in explainInput) (explainOutput, er
 		who = s.callerFor(id)
 	}
 	var e *Error
-	op := s.find(name)
+	op := s.find([]byte(name))
 	if op == nil {
 		e = notFound(name)
 	}

@@ -127,6 +127,20 @@ func (l *link) drained(ctx context.Context) error {
 	return nil
 }
 
+// returned waits until no handler runs.
+func (s *state) returned(ctx context.Context) error {
+	tick := time.NewTicker(drainPoll)
+	defer tick.Stop()
+	for s.running.Load() > 0 {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+	return nil
+}
+
 // quiet reports whether nothing of the peer's runs and nothing waits to be written.
 func (l *link) quiet() bool {
 	l.mu.Lock()

@@ -297,7 +297,10 @@ func (ln *lane) abortEvent(ev *event) {
 		}
 		return
 	}
-	if c := ln.l.running(ev.id); c != nil && ln.l.aborted() {
+	if !ln.l.aborted() {
+		return
+	}
+	if c := ln.l.running(ev.id); c != nil {
 		c.abort(errorf(codes.Cancelled, "aborted by the caller").ran(runUnknown), true)
 	}
 }

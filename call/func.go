@@ -142,14 +142,17 @@ type tokener interface{ ResumeToken() string }
 
 // sendAll sends the items of a stream.
 func sendAll[Out any](s *Stream, items iter.Seq2[Out, error]) error {
+	var out Out // one for all items: each would be allocated
+	_, tokens := any(out).(tokener)
 	for item, err := range items {
 		if err != nil {
 			return err
 		}
-		if t, ok := any(item).(tokener); ok {
-			s.setToken(t.ResumeToken())
+		out = item
+		if tokens {
+			s.setToken(any(out).(tokener).ResumeToken())
 		}
-		if err := send(s, &item); err != nil {
+		if err := send(s, &out); err != nil {
 			return err
 		}
 	}

@@ -19,15 +19,14 @@ import (
 // calls → what there is → what the caller may see → may use → whether the input
 // is right. What it decides on is what the handler then sees.
 func (c *inCall) gate() error {
-	name := string(c.meta.op)
-	entry, err := c.decide(name)
+	entry, err := c.decide(c.meta.op)
 	if err == nil {
 		err = c.prepare(entry)
 	}
 	if err == errResumed {
 		return err
 	}
-	if err = c.audit(name, err); err != nil {
+	if err = c.audit(err); err != nil {
 		return err
 	}
 	if c.done.Load() {
@@ -37,7 +36,7 @@ func (c *inCall) gate() error {
 }
 
 // decide finds the operation and judges the caller.
-func (c *inCall) decide(name string) (*entry, *Error) {
+func (c *inCall) decide(name []byte) (*entry, *Error) {
 	if err := c.identify(); err != nil {
 		return nil, err
 	}
@@ -52,7 +51,7 @@ func (c *inCall) decide(name string) (*entry, *Error) {
 		return nil, err
 	}
 	if !entry.enter() {
-		return nil, notFound(name)
+		return nil, notFound(string(name))
 	}
 	c.mu.Lock()
 	c.entry = entry
@@ -118,14 +117,14 @@ func (c *inCall) loops() *Error {
 
 // visible finds an operation that may be known: from inside, by another
 // operation, or from outside. Absent and internal are one answer.
-func (s *state) visible(name string, inside bool) (*entry, *Error) {
+func (s *state) visible(name []byte, inside bool) (*entry, *Error) {
 	op := s.find(name)
 	if op == nil || op.Internal && !inside {
-		return nil, notFound(name)
+		return nil, notFound(string(name))
 	}
 	entry := s.entryOf(op)
 	if entry == nil {
-		return nil, notFound(name)
+		return nil, notFound(string(name))
 	}
 	return entry, nil
 }
@@ -256,7 +255,10 @@ func (c *inCall) prepare(e *entry) *Error {
 	}
 	c.maxInput.Store(max(e.op.MaxInputBytes, c.s.lim.MaxFrameBytes))
 	r := &c.req
-	r.c, r.ID, r.Operation, r.Caller = c, c.id, string(c.meta.op), *c.who.id
+	r.c, r.ID, r.Operation, r.Caller = c, c.id, e.op.Name, *c.who.id
+	if r.Operation != string(c.meta.op) { // with "@peer"
+		r.Operation = string(c.meta.op)
+	}
 	r.IdempotencyKey = string(c.meta.key)
 	if e.op.Resumable {
 		r.After, r.ResumeToken = c.meta.after, string(c.meta.resume)
@@ -327,7 +329,7 @@ func (c *inCall) clock(e *entry) {
 	c.l.mu.Lock()
 	defer c.l.mu.Unlock()
 	if c.l.err == nil && !c.done.Load() {
-		c.l.scheduleLocked(&c.due, c.l.since()+time.Until(until))
+		c.l.scheduleLocked(&c.due, until.Sub(c.l.begun))
 	}
 }
 

@@ -170,8 +170,11 @@ func (h *Handler) Shutdown(ctx context.Context) error {
 	if err := s.idleLocal(ctx); err != nil {
 		late = err
 	}
+	if err := s.returned(ctx); err != nil { // what was cancelled has returned too
+		late = err
+	}
 	if late != nil {
-		return fmt.Errorf("call: shutdown: %d calls still running: %w", s.running.Load(), late)
+		return fmt.Errorf("call: shutdown: %d handlers still running: %w", s.running.Load(), late)
 	}
 	return nil
 }

@@ -95,7 +95,7 @@ func replay(ctx context.Context, c *inCall, first *idempotent, sum [sha256.Size]
 	case first.dropped:
 		return errorf(codes.Unavailable, "it has run, and its answer is not kept").ran(runYes)
 	}
-	c.answered, c.reply, c.replyRaw = true, append(c.reply[:0], first.answer...), first.raw
+	c.answered, c.reply, c.replyRaw = true, append([]byte(nil), first.answer...), first.raw
 	return nil
 }
 

@@ -45,7 +45,7 @@ type inCall struct {
 	due      due
 	maxInput atomic.Int64
 	done     atomic.Bool // its terminal event was decided
-	box      mailbox     // inputs that arrive one by one
+	box      *mailbox    // inputs that arrive one by one; nil: they do not
 	in       inflow
 	nextIn   uint64 // the reader's: number of the next input item
 	out      outflow
@@ -55,6 +55,7 @@ type inCall struct {
 	gotInput bool // the handler's
 	answered bool // the handler's; reply holds the answer
 	reply    []byte
+	replyBuf *[]byte // where reply lies, from the pool
 	replyRaw bool
 	outBytes atomic.Int64
 
@@ -68,7 +69,7 @@ type inCall struct {
 	keep    *retention // guarded by mu; a resumable subscription; nil: it is not
 }
 
-// frames are buffers of requests.
+// frames are buffers of requests and answers.
 var frames = sync.Pool{New: func() any { return new([]byte) }}
 
 // newInCall makes the call that a frame on ln will start.
@@ -88,10 +89,15 @@ func (c *inCall) hold(body []byte) {
 
 // recycle gives the frame's buffer back. Nothing points into it any more.
 func (c *inCall) recycle() {
-	f := c.frame
-	c.frame, c.input = nil, nil
+	f, r := c.frame, c.replyBuf
+	c.frame, c.input, c.replyBuf = nil, nil, nil
 	if f != nil && cap(*f) <= maxPooledBytes {
 		frames.Put(f)
+	}
+	if r != nil && cap(c.reply) <= maxPooledBytes {
+		*r = c.reply[:0]
+		c.reply = nil
+		frames.Put(r)
 	}
 }
 
@@ -408,89 +414,3 @@ func (c *inCall) expire() {
 
 // late reports whether the handler runs beyond its deadline.
 func (c *inCall) late() bool { return c.lateFlag.Load() }
-
-// A calleeEnd is the callee's end of a call.
-type calleeEnd inCall
-
-// recv returns the next input.
-func (x *calleeEnd) recv() (item, error) {
-	c := (*inCall)(x)
-	if !c.inputs && !c.meta.rawInput {
-		if c.gotInput {
-			return item{}, io.EOF
-		}
-		c.gotInput = true
-		return item{data: c.oneInput()}, nil
-	}
-	if !c.inputs && c.gotInput {
-		return item{}, io.EOF
-	}
-	it, err := c.box.next(&c.ctx)
-	if err != nil {
-		if e := c.ctx.Err(); e != nil && !errors.Is(err, io.EOF) {
-			return item{}, ctxError(e)
-		}
-		return item{}, err
-	}
-	c.gotInput = true
-	c.consumed(it)
-	if !it.raw && c.inputs {
-		if err := c.entry.checkInput(it.data); err != nil {
-			return item{}, err
-		}
-	}
-	return it, nil
-}
-
-// oneInput is the input as the operation wants it: one that is absent is null,
-// or an object without members where only an object will do.
-func (c *inCall) oneInput() []byte {
-	if c.input != nil {
-		return c.input
-	}
-	if sh := c.entry.op.Func.shape; sh != nil && sh.object && !sh.null {
-		return emptyObject
-	}
-	return nullValue
-}
-
-var emptyObject = []byte("{}")
-
-// send sends an output, or keeps the answer of a unary call.
-func (x *calleeEnd) send(data []byte, raw, checked bool) error {
-	c := (*inCall)(x)
-	if !raw && len(data) == 0 {
-		data = nullValue
-	}
-	if err := checkJSON(data, raw, checked); err != nil {
-		return err
-	}
-	if most := c.entry.op.MaxOutputBytes; int64(len(data)) > c.s.outputLimit(most) {
-		e := limitError("max_output_bytes", c.s.outputLimit(most))
-		return e.ran(runYes)
-	}
-	if c.done.Load() {
-		return c.whyOver()
-	}
-	if c.items {
-		return c.sendItem(data, raw)
-	}
-	if c.answered {
-		return errorf(codes.Internal, "a second answer to a unary call")
-	}
-	c.answered, c.replyRaw = true, raw
-	c.reply = append(c.reply[:0], data...)
-	return nil
-}
-
-// whyOver is what a handler hears that sends after the end.
-func (c *inCall) whyOver() error {
-	if err := c.ctx.Err(); err != nil {
-		return ctxError(err)
-	}
-	return errorf(codes.Cancelled, "the call is over")
-}
-
-func (x *calleeEnd) closeSend() error { return nil }
-
-func (x *calleeEnd) cancel(err *Error) { (*inCall)(x).endWith(err) }

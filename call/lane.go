@@ -193,7 +193,7 @@ func (ln *lane) allowance(head []byte) (most int64, id []byte) {
 	case typ == evRequested && ln.answers():
 		rest, _ := cut(payload, preOp)
 		if name, _, ok := cutText(rest, maxRouteBytes+1); ok {
-			if op := ln.l.s.find(string(bytes.TrimPrefix(name, []byte("/")))); op != nil {
+			if op := ln.l.s.find(bytes.TrimPrefix(name, []byte("/"))); op != nil {
 				return op.MaxInputBytes, id
 			}
 		}
@@ -350,7 +350,7 @@ func (ln *lane) request(body []byte) {
 	}
 	c.id, c.input, c.size = string(ev.id), ev.data, len(body)
 	if c.meta.inputs || c.meta.rawInput {
-		c.box = newMailbox()
+		c.box = new(newMailbox())
 	}
 	if err := ln.l.admit(c); err != nil {
 		ln.sendError(ev.id, err, false)

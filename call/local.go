@@ -36,7 +36,7 @@ func (h *Handler) open(ctx context.Context, op string, o Options, who *caller) *
 	c := &inCall{h: h, s: s, who: who, id: s.nextLocalID(), peer: &localPeer, begun: s.now()}
 	c.stream.end = (*calleeEnd)(c)
 	c.ctx.c, c.ctx.parent = c, ctx
-	c.box = newMailbox()
+	c.box = new(newMailbox())
 	c.meta.op = []byte(op)
 	c.meta.token = []byte(o.Token)
 	c.meta.key = []byte(o.IdempotencyKey)

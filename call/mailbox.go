@@ -69,6 +69,9 @@ func (m *mailbox) put(it item) (held int) {
 
 // finish adds the end, once. It reports whether it did.
 func (m *mailbox) finish(err error) bool {
+	if m == nil {
+		return false
+	}
 	m.mu.Lock()
 	if m.done {
 		m.mu.Unlock()
@@ -93,6 +96,9 @@ func (m *mailbox) putLast(it item, end error) {
 
 // discard drops what waits and everything to come. end is what a reader gets.
 func (m *mailbox) discard(end error) {
+	if m == nil {
+		return
+	}
 	m.mu.Lock()
 	m.in, m.done = nil, true
 	if m.end == nil {

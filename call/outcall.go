@@ -22,6 +22,7 @@ type outCall struct {
 	op  string
 	ln  *lane // guarded by the link's lock; where it is answered
 
+	req      request
 	items    bool // several outputs are expected
 	peer     *hello
 	maxReply int64
@@ -207,7 +208,11 @@ func (c *outCall) appendID(b []byte) []byte {
 
 // request is what the call says beside its input.
 func (c *outCall) request() (*request, error) {
-	req := &request{op: []byte(c.op), token: []byte(c.o.Token), key: []byte(c.o.IdempotencyKey), trace: []byte(c.o.Trace)}
+	req := &c.req
+	*req = request{op: append(req.op[:0], c.op...)}
+	if c.o.Token != "" || c.o.IdempotencyKey != "" || c.o.Trace != "" {
+		req.token, req.key, req.trace = []byte(c.o.Token), []byte(c.o.IdempotencyKey), []byte(c.o.Trace)
+	}
 	if until, ok := c.ctx.Deadline(); ok {
 		left := time.Until(until)
 		if left <= 0 {

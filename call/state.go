@@ -253,20 +253,20 @@ func (s *state) isDraining() bool {
 
 // find returns the operation of a name: the Registry's, a builtin, or what a
 // Source has.
-func (s *state) find(name string) *Operation {
+func (s *state) find(name []byte) *Operation {
 	if r := s.h.Registry; r != nil {
-		if e := r.load()[name]; e != nil {
+		if e := r.load()[string(name)]; e != nil {
 			return &e.op
 		}
 	}
-	if e := s.builtin[name]; e != nil {
+	if e := s.builtin[string(name)]; e != nil {
 		return &e.op
 	}
-	if !validRoute(name) {
+	if len(s.h.Sources) == 0 || !validRoute(string(name)) {
 		return nil
 	}
 	for _, src := range s.h.Sources {
-		if op, ok := src.Lookup(name); ok && op != nil {
+		if op, ok := src.Lookup(string(name)); ok && op != nil {
 			return op
 		}
 	}

@@ -192,14 +192,14 @@ func (c *inCall) record(e *Error) {
 }
 
 // audit records a decision. Its error refuses a call that was allowed.
-func (c *inCall) audit(name string, err *Error) *Error {
+func (c *inCall) audit(err *Error) *Error {
 	c.mu.Lock()
 	c.allowed = err == nil
 	c.mu.Unlock()
 	if c.h.Audit == nil {
 		return err
 	}
-	r := c.newRecord("allowed", name)
+	r := c.newRecord("allowed", string(c.meta.op))
 	r.InBytes = int64(len(c.input))
 	if err != nil {
 		r.Decision, r.Code, r.Rule = "refused", err.Code, err.Code+": "+err.Message

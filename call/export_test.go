@@ -1,0 +1,17 @@
+package call
+
+// Golden are the frames of docs/protocol.md, as this package writes them.
+func Golden() [][]byte {
+	in := []byte(`{"a":2,"b":3}`)
+	req := &request{op: []byte("math/add")}
+	frame := func(t eventType, id string, payload func(b []byte) []byte) []byte {
+		return endFrame(payload(appendFrameHead(nil, t, []byte(id))), 0)
+	}
+	unary := &inCall{id: "q1", answered: true, reply: []byte("5"), peer: &basePeer}
+	items := &inCall{id: "s1", items: true, peer: &basePeer}
+	return [][]byte{
+		frame(evRequested, "q1", func(b []byte) []byte { return req.appendPayload(b, in, true) }),
+		unary.appendEnd(nil, nil), unary.appendEnd(nil, notFound("math/add")), items.appendEnd(nil, nil),
+		frame(evAborted, "s1", func(b []byte) []byte { return append(b, emptyObject...) }),
+	}
+}

@@ -1,0 +1,181 @@
+package call_test
+
+import (
+	"bufio"
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/hex"
+	"encoding/pem"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/alkdev/alknet"
+	"github.com/alkdev/alknet/call"
+	"github.com/alkdev/alknet/call/codes"
+	"github.com/alkdev/alknet/call/testops"
+	"github.com/alkdev/alknet/internal/testenv"
+)
+
+// foreign are the programs that were written from docs/protocol.md alone.
+var foreign = []struct{ tool, file string }{{"python3", "call.py"}, {"node", "call.js"}}
+
+// certificate writes a certificate of a fresh key, as any tool would make it.
+func certificate(t *testing.T) (id alknet.PeerID, cert, key string) {
+	pub, priv, err := ed25519.GenerateKey(rand.Reader)
+	require.NoError(t, err)
+	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "foreign"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+	}, &x509.Certificate{Subject: pkix.Name{CommonName: "foreign"}}, pub, priv)
+	require.NoError(t, err)
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(priv)
+	require.NoError(t, err)
+	dir := t.TempDir()
+	cert, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	require.NoError(t, os.WriteFile(cert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600))
+	require.NoError(t, os.WriteFile(key, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), 0o600))
+	return alknet.PeerID(pub), cert, key
+}
+
+// TestForeignClients: a program of the standard library alone is a full client.
+func TestForeignClients(t *testing.T) {
+	var reg call.Registry
+	require.NoError(t, reg.Register(mathOps()...))
+	require.NoError(t, reg.Register(testops.Operations(testops.Options{})...))
+	h := &call.Handler{Registry: &reg}
+	var router alknet.Router
+	require.NoError(t, router.Register(call.Service(h)))
+	ep, err := alknet.Listen(t.Context(), "127.0.0.1:0", nil)
+	require.NoError(t, err)
+	served := make(chan error, 1)
+	go func() { served <- router.Serve(ep) }()
+	defer func() {
+		require.NoError(t, router.Close())
+		require.NoError(t, ep.Close())
+		require.ErrorIs(t, <-served, alknet.ErrRouterClosed)
+	}()
+	host, port, err := net.SplitHostPort(ep.Addr().HostPort)
+	require.NoError(t, err)
+	id := ep.ID()
+	for _, f := range foreign {
+		t.Run(f.tool, func(t *testing.T) {
+			_, cert, key := certificate(t)
+			out, err := testenv.Command(t, f.tool, "testdata/foreign/"+f.file, "client", host, port, hex.EncodeToString(id[:]), cert, key).CombinedOutput()
+			require.NoError(t, err, "%s", out)
+			got := strings.NewReplacer("'", `"`, ", ", ",").Replace(string(out))
+			require.Equal(t, "sum 5\nitems [1,2,3]\nerror NOT_FOUND\nerror INVALID_INPUT\nunicode héllo 😀\nnames [\"math/add\",\"math/count\"]\n", got)
+			require.Eventually(t, func() bool { return h.Stats().Running == 0 }, 5*time.Second, time.Millisecond, "its abort stopped the handler")
+		})
+	}
+}
+
+// TestForeignServers: and a full server. It half-understands nothing: no hello,
+// no credit, no raw frames.
+func TestForeignServers(t *testing.T) {
+	for _, f := range foreign {
+		t.Run(f.tool, func(t *testing.T) {
+			id, cert, key := certificate(t)
+			cmd := testenv.Command(t, f.tool, "testdata/foreign/"+f.file, "server", cert, key)
+			cmd.Stderr = os.Stderr
+			stdout, err := cmd.StdoutPipe()
+			require.NoError(t, err)
+			require.NoError(t, cmd.Start())
+			lines := bufio.NewScanner(stdout)
+			require.True(t, lines.Scan())
+			port, found := strings.CutPrefix(lines.Text(), "port ")
+			require.True(t, found, lines.Text())
+
+			ep, err := alknet.NewEndpoint(nil, nil, nil)
+			require.NoError(t, err)
+			defer ep.Close()
+			c, err := call.Dial(t.Context(), ep, alknet.Addr{HostPort: "127.0.0.1:" + port, Peer: id}, nil)
+			require.NoError(t, err)
+			defer c.Close()
+			require.Equal(t, alknet.Raw, c.Conn().Transport())
+			got, err := call.Call[string](t.Context(), c, "x/echo", "héllo 😀")
+			require.NoError(t, err)
+			require.Equal(t, "héllo 😀", got)
+			raw, err := call.Call[[]byte](t.Context(), c, "x/echo", []byte{0, 1, 255})
+			require.NoError(t, err)
+			require.Equal(t, []byte{0, 1, 255}, raw)
+			n := 0
+			for v, err := range call.Subscribe[int](t.Context(), c, "x/count", 1000) {
+				require.NoError(t, err)
+				n++
+				require.Equal(t, n, v)
+			}
+			require.Equal(t, 1000, n)
+			_, err = call.Call[int](t.Context(), c, "x/none", 1)
+			requireCode(t, codes.NotFound, err)
+			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			defer cancel()
+			_, err = call.Call[int](ctx, c, "x/slow", 1)
+			requireCode(t, codes.Timeout, err)
+			require.True(t, lines.Scan())
+			require.Equal(t, "aborted", lines.Text(), "it was told")
+			require.Empty(t, c.Instance())
+		})
+	}
+}
+
+// TestGoldenFrames: the frames of docs/protocol.md are what this package writes,
+// with the lengths that stand there.
+func TestGoldenFrames(t *testing.T) {
+	doc, err := os.ReadFile("../docs/protocol.md")
+	require.NoError(t, err)
+	golden := regexp.MustCompile(`(?m)^([0-9a-f]{8}) (\{"type":.*\})$`).FindAllStringSubmatch(string(doc), -1)
+	require.Len(t, golden, 5)
+	want := map[string]bool{}
+	for _, g := range golden {
+		n, err := strconv.ParseUint(g[1], 16, 32)
+		require.NoError(t, err)
+		require.Len(t, g[2], int(n), g[2])
+		want[g[2]] = true
+	}
+	for _, b := range call.Golden() {
+		n, err := strconv.ParseUint(hex.EncodeToString(b[:4]), 16, 32)
+		require.NoError(t, err)
+		require.Len(t, b[4:], int(n))
+		require.True(t, want[string(b[4:])], "%s is not in docs/protocol.md", b[4:])
+		delete(want, string(b[4:]))
+	}
+	require.Empty(t, want)
+}
+
+// TestSilentServerIsABasePeer: who never answers the hello is one after five seconds.
+func TestSilentServerIsABasePeer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		conn, server := alknet.Pipe(call.ALPN, alknet.Identity{ID: "c"}, alknet.Identity{ID: "s"})
+		go func() { // it takes what comes and says nothing
+			for {
+				s, err := server.AcceptStream(context.Background())
+				if err != nil {
+					return
+				}
+				_ = s
+			}
+		}()
+		c := call.NewClient(conn, nil)
+		begun := time.Now()
+		require.NoError(t, c.Settled(t.Context()))
+		require.Equal(t, 5*time.Second, time.Since(begun))
+		require.Empty(t, c.Instance())
+		_, err := call.Call[int](t.Context(), c, "x/y", 1)
+		requireCode(t, codes.Timeout, err)
+		require.Equal(t, 35*time.Second, time.Since(begun), "30 seconds for a call whose context has no deadline")
+		require.NoError(t, c.Close())
+	})
+}
