@@ -35,7 +35,8 @@ func (v *Vault) Child(n uint32, o *Options) (*Vault, error) {
 // Save writes a vault that is in memory into a folder, as [Create] would, with
 // its secrets and one slot, "device", that the recipients can open. The vault
 // stays in memory: Open the folder to use it there. [ErrExists] if it holds a
-// vault, or if this vault has a folder already.
+// vault, or if this vault has a folder already. What a crash leaves has no
+// vault.json: remove it and Save again.
 func (v *Vault) Save(dir string, to ...age.Recipient) error {
 	if v.root != nil {
 		return fmt.Errorf("%w: this vault is in %s", ErrExists, v.root.Name())
@@ -68,11 +69,16 @@ func (v *Vault) saveTo(folder *Vault, s *session, slot []byte) error {
 	v.mu.Lock()
 	c := v.contents
 	v.mu.Unlock()
-	if err := writeFile(folder.root, slotFile(deviceSlot), slot); err != nil {
+	if err = writeFile(folder.root, slotFile(deviceSlot), slot); err != nil {
 		return err
 	}
 	if len(c.records) == 0 {
-		return folder.saveState(s, &c)
+		err = folder.saveState(s, &c)
+	} else {
+		err = folder.save(s, &c)
 	}
-	return folder.save(s, &c)
+	if err != nil {
+		return errors.Join(err, folder.root.Remove(slotFile(deviceSlot)))
+	}
+	return nil
 }

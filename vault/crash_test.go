@@ -63,6 +63,7 @@ var mutators = []string{"fsync", "renameat", "renameat2", "write", "openat", "li
 // what it leaves each time.
 func sweep(t *testing.T, job string, prepare func() []string, check func(v victim)) {
 	t.Helper()
+	alone(t)
 	testenv.Tool(t, "strace")
 	kills := 0
 	for _, call := range mutators {
@@ -178,6 +179,7 @@ func TestSealSurvivesKills(t *testing.T) {
 // TestDiskErrorsFailTheChange: an error of the disk is reported, and what the
 // process then sees is what the folder holds.
 func TestDiskErrorsFailTheChange(t *testing.T) {
+	alone(t)
 	testenv.Tool(t, "strace")
 	template := filled(t)
 	failures := 0

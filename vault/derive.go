@@ -11,17 +11,31 @@ import (
 	"strings"
 )
 
-// The paths of all keys. Each ends before the last number.
+// A branch is where the keys of a kind are; a number follows.
+type branch uint8
+
 const (
-	identityPath = "m/74'/0'/0'/" // node identities, by rotation index
-	hostKeyPath  = "m/74'/0'/1'/" // SSH host keys
-	userKeyPath  = "m/74'/0'/2'/" // SSH user keys
-	sitePath     = "m/74'/1'/0'/" // root of the site passwords, 0
-	secretPath   = "m/74'/2'/0'/" // keys of stored secrets, key version - 2
-	childPath    = "m/74'/3'/"    // seeds of child vaults
-	purposePath  = "m/74'/4'/"    // root of the purpose keys, 0
-	agePath      = "m/74'/5'/"    // age identities
+	identityPath branch = iota // node identities, by rotation index
+	hostKeyPath                // SSH host keys
+	userKeyPath                // SSH user keys
+	sitePath                   // root of the site passwords, 0
+	secretPath                 // keys of stored secrets, key version - 2
+	childPath                  // seeds of child vaults
+	purposePath                // root of the purpose keys, 0
+	agePath                    // age identities
 )
+
+// branches are the paths of all keys, without the last number.
+var branches = [...]string{
+	identityPath: "m/74'/0'/0'/",
+	hostKeyPath:  "m/74'/0'/1'/",
+	userKeyPath:  "m/74'/0'/2'/",
+	sitePath:     "m/74'/1'/0'/",
+	secretPath:   "m/74'/2'/0'/",
+	childPath:    "m/74'/3'/",
+	purposePath:  "m/74'/4'/",
+	agePath:      "m/74'/5'/",
+}
 
 const (
 	// nodeBytes is the size of a node: key and chain code.
@@ -44,14 +58,16 @@ const (
 	formEd25519             // the key as RFC 8032 seed and its public key, 64 bytes
 )
 
-// A place is number n below a prefix, which ends in a slash.
+// A place is the key of a number in a branch.
 type place struct {
-	prefix string
+	branch branch
 	n      uint32
 }
 
 // String is the path. A number of 2^31 or more makes one that parsePath refuses.
-func (p place) String() string { return p.prefix + strconv.FormatUint(uint64(p.n), 10) + "'" }
+func (p place) String() string {
+	return branches[p.branch] + strconv.FormatUint(uint64(p.n), 10) + "'"
+}
 
 // parsePath reads m(/[0-9]+['h])*: at most 10 numbers below 2^31, without
 // leading zeros. Numbers are returned without the hardened bit.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"encoding/hex"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -181,7 +182,7 @@ func FuzzPath(f *testing.F) {
 		again := "m"
 		for _, n := range numbers {
 			require.Less(t, n, uint32(hardened))
-			again = place{again + "/", n}.String()
+			again += fmt.Sprint("/", n, "'")
 		}
 		require.Equal(t, strings.ReplaceAll(s, "h", "'"), again)
 	})

@@ -42,8 +42,8 @@
 //
 // What the folder's owner could not have written is [ErrDecrypt] at unlock: a
 // record that was changed, swapped, removed or put back, and also an older
-// secrets.json. An older copy of the whole folder is not noticed: nothing
-// inside it can tell. Each change is on the disk when the method returns; a
+// secrets.json, unless [Options].Recover asks for it. An older copy of the whole
+// folder is not noticed: nothing inside it can tell. Each change is on the disk when the method returns; a
 // crash leaves the old content or the new.
 //
 // # What wiping can and cannot do

@@ -104,7 +104,7 @@ type strict64 []byte
 
 // UnmarshalText decodes text.
 func (b *strict64) UnmarshalText(text []byte) error {
-	got, err := base64.StdEncoding.AppendDecode(nil, text)
+	got, err := base64.StdEncoding.AppendDecode([]byte{}, text) // not nil, which encodes as null
 	if err != nil || !bytes.Equal(base64.StdEncoding.AppendEncode(nil, got), text) {
 		return ErrMalformed
 	}
@@ -173,15 +173,15 @@ func printable(s string, most int) bool {
 // one), Name, Purpose and Generation; Salt, IV and Data are always new. plain has
 // at most 1 MiB less 16 bytes. Nothing is stored: that is [Vault.Put].
 func (v *Vault) Encrypt(e EncryptedData, plain Secret) (EncryptedData, error) {
-	v.mu.Lock()
-	s, current := v.session, v.contents.state.KeyVersion
-	v.mu.Unlock()
+	s := v.current()
 	if s == nil || !s.enter() {
 		return EncryptedData{}, ErrLocked
 	}
 	defer s.leave()
 	if e.KeyVersion == 0 {
-		e.KeyVersion = current
+		v.mu.Lock()
+		e.KeyVersion = v.contents.state.KeyVersion
+		v.mu.Unlock()
 	}
 	return s.encrypt(e, plain)
 }
@@ -224,12 +224,12 @@ func (s *session) decrypt(e *EncryptedData) (Secret, error) {
 	if err := e.validate(); err != nil {
 		return Secret{}, err
 	}
-	plain := make([]byte, 0, len(e.Data)-tagBytes)
-	err := s.derived(secretKey(e.KeyVersion), formKey, func(key []byte) error { return e.open(key, &plain) })
+	b := s.reserve(len(e.Data) - tagBytes)
+	err := s.derived(secretKey(e.KeyVersion), formKey, func(key []byte) error { return e.open(key, &b.data) })
 	if err != nil {
 		return Secret{}, err
 	}
-	return s.hand(plain), nil
+	return newBuffer(b), nil
 }
 
 // secretKey is the place of a key version, which is in range.

@@ -5,7 +5,7 @@ import "sync"
 // A gate counts uses of something that can be taken away. The zero gate is open.
 type gate struct {
 	mu     sync.Mutex
-	uses   int           // guarded by mu
+	uses   int32         // guarded by mu
 	closed bool          // guarded by mu
 	idle   chan struct{} // guarded by mu; made by a close that has to wait, closed when uses is 0
 }

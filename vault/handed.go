@@ -2,80 +2,80 @@ package vault
 
 import "runtime"
 
-const (
-	// trayBuffers is how many small Secrets share the cost of being watched.
-	trayBuffers = 16
-
-	// smallBytes is the longest Secret that shares: one that is kept keeps the
-	// bytes of the others of its tray.
-	smallBytes = 4096
-)
-
-// A tray is buffers of Secrets that were handed out. When no program holds one of
-// them any more, the garbage collector says so, and the bytes are wiped.
+// A tray is room for Secrets that are handed out together: they share the cost
+// of being watched. When no program holds one of them any more, the garbage
+// collector says so, and the room is wiped. One that is kept keeps the others'.
 type tray struct {
 	buffers []buffer
 	used    int
+	room    []byte // what is free of it
 	handed  *handed
 }
 
-// Handed is the bytes of a tray's Secrets. It does not lead to the tray, so that
-// the session, which wipes at its end, does not keep that from being collected.
+// Handed is the bytes of a tray. It does not lead to the tray, so that the
+// session, which wipes at its end, does not keep that from being collected.
 type handed struct {
-	data func() [][]byte // a function so that the bytes are not reachable by reflection
+	bytes func() []byte // a function so that the bytes are not reachable by reflection
 }
 
-func (h *handed) wipe() {
-	for _, b := range h.data() {
-		clear(b)
-	}
+// The kinds of trays: of short Secrets, and of longer ones. Still longer ones are
+// alone.
+var trays = [...]struct{ most, buffers, room int }{
+	{most: 128, buffers: 64, room: 4 << 10},
+	{most: 4096, buffers: 16, room: 64 << 10},
 }
 
-// hand makes a Secret of data, which it takes over. The caller is within the gate.
-func (s *session) hand(data []byte) Secret {
+// reserve gives a buffer with room for n bytes, which hand makes a Secret of.
+// The caller is within the gate.
+func (s *session) reserve(n int) *buffer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	t := s.tray
-	if len(data) > smallBytes || t == nil || t.used == len(t.buffers) {
-		t = s.newTrayLocked(len(data))
+	kind := 0
+	for kind < len(trays) && n > trays[kind].most {
+		kind++
 	}
-	b := &t.buffers[t.used]
-	b.data, b.owner, b.handed, b.at = data, s, t.handed, t.used
-	t.handed.data()[t.used] = data
-	t.used++
-	return newBuffer(b)
+	if kind == len(trays) {
+		return s.newTrayLocked(1, n).take(s, n)
+	}
+	t := s.trays()[kind]
+	if t == nil || t.used == len(t.buffers) || len(t.room) < n {
+		t = s.newTrayLocked(trays[kind].buffers, trays[kind].room)
+		s.trays()[kind] = t
+	}
+	return t.take(s, n)
 }
 
-// newTrayLocked makes a tray for a Secret of size bytes, and for small ones that
-// follow it.
-func (s *session) newTrayLocked(size int) *tray {
-	n := 1
-	if size <= smallBytes {
-		n = trayBuffers
-	}
-	data := make([][]byte, n)
-	t := &tray{buffers: make([]buffer, n), handed: &handed{data: func() [][]byte { return data }}}
+// newTrayLocked makes a tray that the session wipes at its end.
+func (s *session) newTrayLocked(buffers, room int) *tray {
+	bytes := make([]byte, room)
+	t := &tray{buffers: make([]buffer, buffers), room: bytes, handed: &handed{bytes: func() []byte { return bytes }}}
 	s.handed[t.handed] = struct{}{}
 	// The buffers are what programs hold; the tray itself may go before them.
-	runtime.AddCleanup(&t.buffers[0], s.dropAll, t.handed)
-	if n > 1 {
-		s.tray = t
-	}
+	runtime.AddCleanup(&t.buffers[0], s.drop, t.handed)
 	return t
 }
 
-// drop wipes the bytes of one Secret.
-func (s *session) drop(b *buffer) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	clear(b.data)
-	b.handed.data()[b.at] = nil
+// take gives the next buffer, empty, with room for n bytes.
+func (t *tray) take(s *session, n int) *buffer {
+	b := &t.buffers[t.used]
+	t.used++
+	b.owner, b.data, t.room = s, t.room[:0:n], t.room[n:]
+	return b
 }
 
-// dropAll wipes the bytes of Secrets that nobody can use any more.
-func (s *session) dropAll(h *handed) {
+// hand makes a Secret of a copy of data, which is wiped. The caller is within
+// the gate.
+func (s *session) hand(data []byte) Secret {
+	b := s.reserve(len(data))
+	b.data = append(b.data, data...)
+	clear(data)
+	return newBuffer(b)
+}
+
+// drop wipes the bytes of Secrets that nobody can use any more.
+func (s *session) drop(h *handed) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	h.wipe()
+	clear(h.bytes())
 	delete(s.handed, h)
 }

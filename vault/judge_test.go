@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	stdjson "encoding/json"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"strings"
@@ -20,6 +21,7 @@ import (
 // ask gives questions to a program, one a line, and decodes its answers.
 func ask[Q, A any](t *testing.T, questions []Q, tool string, args ...string) []A {
 	t.Helper()
+	alone(t)
 	var in bytes.Buffer
 	for _, q := range questions {
 		require.NoError(t, stdjson.NewEncoder(&in).Encode(q))
@@ -124,7 +126,7 @@ func TestJudgeSLIP0010(t *testing.T) {
 	for range judgeSeeds {
 		path := "m"
 		for range 1 + r.IntN(maxLevels) {
-			path = place{path + "/", r.Uint32() >> (1 + r.IntN(31))}.String()
+			path += fmt.Sprint("/", r.Uint32()>>(1+r.IntN(31)), "'")
 		}
 		questions = append(questions, question{hex.EncodeToString(randomBytes(r, seedBytes)), path})
 	}

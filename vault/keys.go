@@ -24,8 +24,8 @@ func (v *Vault) SSHHostKey(i uint32) (crypto.Signer, error) { return v.signer(ho
 // SSHUserKey gives the Ed25519 key of the node's SSH client, like Identity.
 func (v *Vault) SSHUserKey(i uint32) (crypto.Signer, error) { return v.signer(userKeyPath, i) }
 
-func (v *Vault) signer(prefix string, i uint32) (crypto.Signer, error) {
-	at := place{prefix, i}
+func (v *Vault) signer(b branch, i uint32) (crypto.Signer, error) {
+	at := place{b, i}
 	var k *signer
 	err := v.use(func(s *session) (err error) {
 		k, err = s.signerAt(at)
@@ -102,7 +102,7 @@ func (v *Vault) PurposeKey(purpose string, n uint32) (Secret, error) {
 			return err
 		})
 	}
-	v.tell(eventKey, "purpose", err)
+	v.tell(eventKey, place{purposePath, 0}.String(), err)
 	if err != nil {
 		return Secret{}, err
 	}

@@ -35,6 +35,15 @@ func TestMain(m *testing.M) {
 
 func TestAPI(t *testing.T) { apigolden.Check(t) }
 
+// alone skips what other processes do under the race detector, which sees only
+// this one, where time is short.
+func alone(t testing.TB) {
+	t.Helper()
+	if raceDetector && testing.Short() {
+		t.Skip("the race detector sees nothing of it")
+	}
+}
+
 // phrase is a phrase that is right.
 func phrase(t testing.TB, words string) Phrase {
 	t.Helper()

@@ -56,6 +56,7 @@ func scan(t *testing.T, pid int, needles map[string][]byte) map[string]int {
 // keep copies until the collector overwrites them, and what is left is logged.
 // A build with GOEXPERIMENT=runtimesecret must leave nothing.
 func TestMemoryAfterLock(t *testing.T) {
+	alone(t)
 	r := random(t)
 	seed := randomBytes(r, seedBytes)
 	needles := map[string][]byte{"seed": seed[:32], "seed's end": seed[32:]}

@@ -78,7 +78,7 @@ func (v *Vault) SitePassword(site, login string, counter uint32, p PasswordPolic
 			return err
 		})
 	}
-	v.tell(eventKey, sitePath, err)
+	v.tell(eventKey, place{sitePath, 0}.String(), err)
 	if err != nil {
 		return Secret{}, err
 	}

@@ -69,9 +69,6 @@ type buffer struct {
 	gate  gate
 	data  []byte
 	owner *session // whose end also ends this buffer; nil: nobody's
-
-	handed *handed // with owner: where its bytes are listed
-	at     int     // the index there
 }
 
 // NewSecret takes b over: it is copied, then wiped.
@@ -128,21 +125,8 @@ func (s Secret) Destroy() {
 	b := s.get()
 	b.gate.close()
 	if b.owner != nil {
-		b.owner.drop(b)
-		return
+		b.owner.mu.Lock() // its end wipes too
+		defer b.owner.mu.Unlock()
 	}
 	clear(b.data)
-}
-
-// copyOf calls f with a copy of the bytes of s that is wiped after f.
-func copyOf(s Secret, f func(b []byte) error) error {
-	var b []byte
-	if err := s.Use(func(data []byte) error {
-		b = append(b, data...)
-		return nil
-	}); err != nil {
-		return err
-	}
-	defer clear(b)
-	return f(b)
 }

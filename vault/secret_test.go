@@ -47,8 +47,11 @@ func TestSecretIsNeverPrinted(t *testing.T) {
 			require.False(t, bytes.Contains(bytes.ToLower(out), bytes.ToLower(n)), how)
 		}
 	}
+	vault := inMemoryVault(t, nil)
+	require.NoError(t, vault.Put("a", "b", secret(canary)))
+	must(vault.Get("a", "b"))
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "% x", "%d", "%o", "%c", "%U", "%T", "%p", "%08.3f", "%!", "%b"} {
-		for _, v := range []any{h, &h, h.Public, &h.Public, h.phrase, h.list, h.byName, Passphrase(h.Public), PassphraseRecipient(h.Public, nil)} {
+		for _, v := range []any{vault, vault.current(), vault.contents, must(vault.Identity(0)), h, &h, h.Public, &h.Public, h.phrase, h.list, h.byName, Passphrase(h.Public), PassphraseRecipient(h.Public, nil)} {
 			absent(verb, fmt.Appendf(nil, verb, v))
 		}
 		require.NotContains(t, fmt.Sprintf(verb, h.Public), "func")
@@ -173,7 +176,7 @@ func TestSecretDroppedIsWiped(t *testing.T) {
 		defer s.mu.Unlock()
 		return len(s.handed)
 	}
-	for range 10 * trayBuffers {
+	for range 10 * trays[0].buffers {
 		must(v.Get("a", "b"))
 	}
 	require.Greater(t, count(), 2)

@@ -15,6 +15,7 @@ type session struct {
 	cache *cache
 	event func(kind, subject string, err error) // of the vault; nil: nobody listens
 	over  sync.Once                             // wipes
+	keys  sync.Pool                             // of *[nodeBytes]byte, wiped: for the one operation of a key
 
 	lastUse  atomic.Int64 // nanoseconds since began; read by the AutoLock timer
 	began    time.Time
@@ -23,7 +24,7 @@ type session struct {
 
 	mu     sync.Mutex
 	handed map[*handed]struct{} // bytes of Secrets that are in use; guarded by mu
-	tray   *tray                // of the next small Secrets; guarded by mu
+	trays  func() []*tray       // of the next Secrets, by kind; guarded by mu; a function as printers follow pointers
 }
 
 // newSession copies a seed to a page of its own.
@@ -34,7 +35,11 @@ func newSession(seed *[seedBytes]byte, ttl time.Duration) *session {
 	defer clear(root[:])
 	guarded(func() { derive(seed[:], nil, &root) })
 	copy(p.root(), root[:])
-	return &session{page: p, cache: newCache(p, ttl), began: time.Now(), handed: make(map[*handed]struct{})}
+	current := make([]*tray, len(trays))
+	return &session{
+		page: p, cache: newCache(p, ttl), began: time.Now(),
+		handed: make(map[*handed]struct{}), trays: func() []*tray { return current },
+	}
 }
 
 // lockAfter has lock called after a time d without use. It is called before s is shared.
@@ -101,10 +106,10 @@ func (s *session) end() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		for h := range s.handed {
-			h.wipe()
+			clear(h.bytes())
 		}
 		clear(s.handed)
-		s.tray = nil
+		clear(s.trays())
 	})
 }
 
@@ -120,8 +125,14 @@ func (s *session) with(at place, f form, use func(key []byte) error) error {
 
 // derived is with for callers that are within the gate.
 func (s *session) derived(at place, f form, use func(key []byte) error) error {
-	key := new([nodeBytes]byte) // on the heap: crypto/ed25519 does not work with the page
-	defer clear(key[:])
+	key, _ := s.keys.Get().(*[nodeBytes]byte) // on the heap: crypto/ed25519 does not work with the page
+	if key == nil {
+		key = new([nodeBytes]byte)
+	}
+	defer func() {
+		clear(key[:])
+		s.keys.Put(key)
+	}()
 	k := cacheKey{at, f}
 	n := s.cache.get(k, key)
 	if n == 0 {

@@ -9,6 +9,7 @@ import (
 
 // A signer signs with a key that stays in its session.
 type signer struct {
+	redacted
 	session *session
 	at      place
 	path    string // of at

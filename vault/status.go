@@ -24,7 +24,7 @@ type Status struct {
 // Status describes the vault, locked or not.
 func (v *Vault) Status() Status {
 	v.mu.Lock()
-	c, unlocked := v.contents, v.session != nil
+	c, unlocked := v.contents, v.current() != nil
 	v.mu.Unlock()
 	st := c.status()
 	st.Unlocked = unlocked

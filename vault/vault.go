@@ -1,80 +1,13 @@
 package vault
 
 import (
-	"context"
 	"crypto/subtle"
 	"errors"
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
-
-	"filippo.io/age"
-)
-
-const (
-	defaultCacheTTL  = time.Hour
-	defaultScryptLog = 17
-	minScryptLog     = 15 // in what is written
-	maxScryptLog     = 20 // in what is written and what is read
-)
-
-// Options are the settings of a Vault. Nil means all defaults.
-type Options struct {
-	// AutoLock locks after so long without use of a key or secret; 0: never.
-	AutoLock time.Duration
-
-	// CacheTTL is how long a derived key stays in memory; 0: an hour; negative:
-	// every key is derived each time.
-	CacheTTL time.Duration
-
-	// ScryptLog is the work factor of passphrase slots that are made, 15 to 20;
-	// 0: 17, which takes 128 MiB and about half a second.
-	ScryptLog int
-
-	// Recover makes Unlock take the newest whole secrets.json or secrets.json.old
-	// there is, or none, where secrets.json is damaged, missing or an older one,
-	// and believe a slot where vault.json is missing, instead of refusing. What
-	// was lost is an event of kind "warning". Whoever can write the folder and
-	// knows a recipient can make a slot of another vault: look at the check value.
-	Recover bool
-
-	// Events is told of what happens, from the goroutine in which it happens: it
-	// must not block. Nil: nobody is told.
-	Events func(Event)
-
-	// Now is the time of events and of what is created; nil: [time.Now].
-	Now func() time.Time
-}
-
-// An Event is something that happened to a vault. It never holds a secret.
-type Event struct {
-	// Time is when, by Options.Now.
-	Time time.Time
-
-	// Kind is "unlock" (with Err: it was refused), "lock", "key" (handed out or
-	// used), "read", "write" and "delete" of a secret, "rotate", "slot" (made or
-	// removed) or "warning".
-	Kind string
-
-	// Subject is a derivation path, the name of a secret or a slot, or a way in.
-	Subject string
-
-	// Err is why it did not succeed, nil if it did; of a warning, what is wrong.
-	Err error
-}
-
-// The kinds of events.
-const (
-	eventUnlock  = "unlock"
-	eventLock    = "lock"
-	eventKey     = "key"
-	eventRead    = "read"
-	eventWrite   = "write"
-	eventDelete  = "delete"
-	eventRotate  = "rotate"
-	eventSlot    = "slot"
-	eventWarning = "warning"
 )
 
 // A Vault is a folder ([Create], [Open]) or in memory only ([New], [FromSeed],
@@ -88,8 +21,9 @@ type Vault struct {
 	writing sync.Mutex // held during changes of the folder; before mu
 	touched bool       // a change has begun to write files; guarded by writing
 
+	session atomic.Pointer[session] // nil while locked; set under mu
+
 	mu       sync.Mutex
-	session  *session // nil while locked; guarded by mu
 	ending   *session // the one before, which may not be wiped yet; guarded by mu
 	contents contents // guarded by mu; replaced as a whole
 	shown    bool     // the phrase was checked in this process; guarded by mu
@@ -122,17 +56,6 @@ func newVault(o *Options) (*Vault, error) {
 	}
 	p.free()
 	return v, nil
-}
-
-// scryptLog is the work factor of passphrase slots.
-func (o *Options) scryptLog() (int, error) {
-	if o == nil || o.ScryptLog == 0 {
-		return defaultScryptLog, nil
-	}
-	if o.ScryptLog < minScryptLog || o.ScryptLog > maxScryptLog {
-		return 0, fmt.Errorf("%w: Options.ScryptLog is %d, not 0 or %d to %d", ErrMalformed, o.ScryptLog, minScryptLog, maxScryptLog)
-	}
-	return o.ScryptLog, nil
 }
 
 // tell reports an event. The caller holds no lock.
@@ -187,7 +110,10 @@ func inMemory(seed *[seedBytes]byte, o *Options) (*Vault, error) {
 	}
 	check := checkOf(seed[:])
 	v.contents.state = v.freshState(check)
-	return v, v.adopt(&opened{*seed, check, "memory"}, ErrWrongPhrase)
+	if err := v.adopt(&opened{*seed, check, "memory"}, ErrWrongPhrase); err != nil {
+		return nil, err
+	}
+	return v, nil
 }
 
 // freshState is the state of a vault that begins.
@@ -208,7 +134,10 @@ func Create(dir string, p Phrase, passphrase Secret, o *Options) (*Vault, error)
 	if err != nil {
 		return nil, err
 	}
-	return v, v.create(dir, &seed)
+	if err := v.create(dir, &seed); err != nil {
+		return nil, err
+	}
+	return v, nil
 }
 
 // create makes the folder of v, which is new.
@@ -381,7 +310,7 @@ func (v *Vault) lockedOnly() error {
 	if v.closed {
 		return ErrLocked
 	}
-	if v.session != nil {
+	if v.session.Load() != nil {
 		return ErrUnlocked
 	}
 	return nil
@@ -398,34 +327,43 @@ type opened struct {
 // error if it is not. It wipes the seed.
 func (v *Vault) adopt(found *opened, foreign error) error {
 	defer clear(found.seed[:])
-	v.writing.Lock()
-	defer v.writing.Unlock()
-	if err := v.lockedOnly(); err != nil {
-		return err
-	}
-	s := newSession(&found.seed, v.opts.CacheTTL)
-	c, problem, err := v.verified(s, found.check, foreign)
+	problem, err := v.begin(found, foreign)
 	if err != nil {
-		s.end()
 		return err
 	}
-	if v.opts.Events != nil {
-		s.event = v.tell
-	}
-	v.mu.Lock()
-	if v.closed { // writing does not keep Close out of memory vaults
-		v.mu.Unlock()
-		s.end()
-		return ErrLocked
-	}
-	s.lockAfter(v.opts.AutoLock, func() { v.lock(s) })
-	v.session, v.contents = s, c
-	v.mu.Unlock()
 	if problem != nil {
 		v.tell(eventWarning, storeName, problem)
 	}
 	v.tell(eventUnlock, found.way, nil)
 	return nil
+}
+
+// begin is adopt without its events. problem is what recovery had to put up with.
+func (v *Vault) begin(found *opened, foreign error) (problem, err error) {
+	v.writing.Lock()
+	defer v.writing.Unlock()
+	if err := v.lockedOnly(); err != nil {
+		return nil, err
+	}
+	s := newSession(&found.seed, v.opts.CacheTTL)
+	c, problem, err := v.verified(s, found.check, foreign)
+	if err != nil {
+		s.end()
+		return nil, err
+	}
+	if v.opts.Events != nil {
+		s.event = v.tell
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.closed { // writing does not keep Close away
+		s.end()
+		return nil, ErrLocked
+	}
+	s.lockAfter(v.opts.AutoLock, func() { v.lock(s) })
+	v.session.Store(s)
+	v.contents = c
+	return problem, nil
 }
 
 // verified gives what a session may work with. The caller has writing.
@@ -461,7 +399,7 @@ func (v *Vault) Lock() { v.lock(nil) }
 // lock ends the session, or only a certain one.
 func (v *Vault) lock(only *session) {
 	v.mu.Lock()
-	s := v.session
+	s := v.session.Load()
 	if s == nil || only != nil && s != only {
 		ending := v.ending
 		v.mu.Unlock()
@@ -470,7 +408,8 @@ func (v *Vault) lock(only *session) {
 		}
 		return
 	}
-	v.session, v.ending = nil, s
+	v.session.Store(nil)
+	v.ending = s
 	v.mu.Unlock()
 	s.end()
 	v.tell(eventLock, "", nil)
@@ -494,11 +433,7 @@ func (v *Vault) Close() error {
 }
 
 // current is the session, nil while locked.
-func (v *Vault) current() *session {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.session
-}
+func (v *Vault) current() *session { return v.session.Load() }
 
 // use calls f within the session.
 func (v *Vault) use(f func(s *session) error) error {
@@ -508,23 +443,4 @@ func (v *Vault) use(f func(s *session) error) error {
 	}
 	defer s.leave()
 	return f(s)
-}
-
-// Unlock tries the identities on all slots. [ErrNoSlot]: none opens one of this
-// vault, be it a wrong passphrase, a foreign key, a slot of another vault, or an
-// error of an identity, which is wrapped then. Unlock returns when ctx ends; an
-// identity that is still at work then, a passphrase or a plugin that waits for a
-// touch, is left to finish, and what it finds is wiped.
-func (v *Vault) Unlock(ctx context.Context, ids ...age.Identity) error {
-	if err := v.lockedOnly(); err != nil {
-		return err
-	}
-	found, err := v.openSlots(ctx, ids)
-	if err == nil {
-		err = v.adopt(found, ErrNoSlot)
-	}
-	if err != nil {
-		v.tell(eventUnlock, slotsName, err)
-	}
-	return err
 }

@@ -379,6 +379,32 @@ func TestEventsTellWithoutSecrets(t *testing.T) {
 	}, got)
 }
 
+// TestEventsMayUseTheVault: no lock is held while somebody is told.
+func TestEventsMayUseTheVault(t *testing.T) {
+	var v *Vault
+	dir := filepath.Join(t.TempDir(), "v")
+	o := &Options{Events: func(e Event) {
+		if v != nil && e.Kind != eventWarning {
+			v.Status()
+			v.List()
+			if e.Kind == eventUnlock && e.Err == nil {
+				require.NoError(t, v.Put("unlocked", "x", secret("1")))
+			}
+			if e.Kind == eventRead {
+				v.Lock()
+			}
+		}
+	}}
+	v, err := Create(dir, phrase(t, about), Secret{}, o)
+	require.NoError(t, err)
+	defer v.Close()
+	v.Lock()
+	require.NoError(t, v.UnlockPhrase(phrase(t, about), Secret{}))
+	require.Len(t, v.List(), 1)
+	s := must(v.Get("unlocked", "x"))
+	require.ErrorIs(t, s.Use(func([]byte) error { return nil }), ErrLocked)
+}
+
 func TestOptionsAreChecked(t *testing.T) {
 	for _, work := range []int{-1, 1, 14, 21} {
 		o := &Options{ScryptLog: work}

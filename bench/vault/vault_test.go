@@ -8,6 +8,7 @@
 package vault_test
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/aes"
 	"crypto/cipher"
@@ -17,7 +18,14 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/sha512"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
 	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -40,21 +48,25 @@ func must[T any](got T, err error) T {
 	return got
 }
 
-func newVault() *vault.Vault { return must(vault.New(must(vault.ParsePhrase(phrase)), vault.Secret{}, nil)) }
+func newVault() *vault.Vault {
+	return must(vault.New(must(vault.ParsePhrase(phrase)), vault.Secret{}, nil))
+}
 
 // beside runs ours and bare in turns of a few hundred microseconds.
-func beside(b *testing.B, ours, bare func()) {
+func beside(b *testing.B, ours, bare func()) { besideFor(b, 50, ours, bare) }
+
+// besideFor is beside in turns of so many calls.
+func besideFor(b *testing.B, turn int, ours, bare func()) {
 	b.Helper()
 	ours() // what is cached is cached
 	bare()
-	const turn = 50
 	var mine, theirs []time.Duration
 	measure := func(f func()) time.Duration {
 		begin := time.Now()
 		for range turn {
 			f()
 		}
-		return time.Since(begin) / turn
+		return time.Since(begin) / time.Duration(turn)
 	}
 	for b.Loop() {
 		mine, theirs = append(mine, measure(ours)), append(theirs, measure(bare))
@@ -130,6 +142,54 @@ func BenchmarkUnlockPhrase(b *testing.B) {
 		}
 	}
 	beside(b, ours, func() { must(pbkdf2.Key(sha512.New, phrase, []byte("mnemonic"), 2048, 64)) })
+}
+
+// BenchmarkUnlockSlot is beside age opening the same file with the same passphrase.
+func BenchmarkUnlockSlot(b *testing.B) {
+	dir := filepath.Join(b.TempDir(), "v")
+	v := must(vault.Create(dir, must(vault.ParsePhrase(phrase)), vault.Secret{}, nil))
+	defer v.Close()
+	passphrase := vault.NewSecret([]byte("correct horse"))
+	if err := v.Seal("prompt", vault.PassphraseRecipient(passphrase, &vault.Options{ScryptLog: 15})); err != nil {
+		b.Fatal(err)
+	}
+	file := must(os.ReadFile(filepath.Join(dir, "slots", "prompt.age")))
+	ours := func() {
+		v.Lock()
+		if err := v.Unlock(b.Context(), vault.Passphrase(passphrase)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	besideFor(b, 1, ours, func() {
+		must(io.ReadAll(must(age.Decrypt(bytes.NewReader(file), must(age.NewScryptIdentity("correct horse"))))))
+	})
+}
+
+// BenchmarkHandshake is TLS 1.3 in memory, the server's key from a vault, beside
+// one with a bare key.
+func BenchmarkHandshake(b *testing.B) {
+	v := newVault()
+	defer v.Close()
+	_, bare, _ := ed25519.GenerateKey(nil)
+	besideFor(b, 5, handshake(must(v.Identity(0))), handshake(bare))
+}
+
+func handshake(key crypto.Signer) func() {
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"node"}, NotAfter: time.Now().Add(time.Hour)}
+	der := must(x509.CreateCertificate(rand.Reader, template, template, key.Public(), key))
+	pool := x509.NewCertPool()
+	pool.AddCert(must(x509.ParseCertificate(der)))
+	serverConfig := &tls.Config{
+		Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}, MinVersion: tls.VersionTLS13, SessionTicketsDisabled: true,
+	}
+	clientConfig := &tls.Config{RootCAs: pool, ServerName: "node", MinVersion: tls.VersionTLS13}
+	return func() {
+		a, b := net.Pipe()
+		done := make(chan error, 1)
+		go func() { done <- tls.Server(a, serverConfig).Handshake() }()
+		err := tls.Client(b, clientConfig).Handshake()
+		must(0, errors.Join(err, <-done, a.Close(), b.Close()))
+	}
 }
 
 // BenchmarkGet is beside Decrypt of the same record.

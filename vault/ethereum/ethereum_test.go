@@ -41,7 +41,7 @@ func TestPublishedAccount(t *testing.T) {
 	a := must(Key(newVault(t), 0))
 	require.NoError(t, a.seed.Use(func(seed []byte) error {
 		key := must(derive(seed, append(accountPath[:], 0)))
-		require.True(t, "1ab42cc412b618bdea3a599e3c9bae199ebf030895b039e9db1e30dafb12b727" == hex.EncodeToString(key.Serialize()))
+		require.True(t, hex.EncodeToString(key.Serialize()) == "1ab42cc412b618bdea3a599e3c9bae199ebf030895b039e9db1e30dafb12b727")
 		return nil
 	}))
 	// The first account that every wallet shows for this phrase.
