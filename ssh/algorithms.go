@@ -5,6 +5,9 @@ import xssh "golang.org/x/crypto/ssh"
 // version is what both roles say they are.
 const version = "SSH-2.0-alknet"
 
+// keyDSA is the type of keys that are refused everywhere.
+const keyDSA = "ssh-dss"
+
 // algorithms are those of both roles, best first, without SHA-1, CBC and DSA.
 // The library's own defaults still have some of these. The MACs without ETM are
 // for libssh2.

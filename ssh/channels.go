@@ -2,6 +2,7 @@ package ssh
 
 import (
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"strconv"
@@ -145,6 +146,14 @@ type chanConn struct {
 	local, remote net.Addr
 }
 
+// Close closes the channel; it may be closed already.
+func (c *chanConn) Close() error {
+	if err := c.counted.Close(); err != nil && err != io.EOF {
+		return err
+	}
+	return nil
+}
+
 func (c *chanConn) LocalAddr() net.Addr              { return c.local }
 func (c *chanConn) RemoteAddr() net.Addr             { return c.remote }
 func (c *chanConn) SetDeadline(time.Time) error      { return errNoDeadline }
@@ -159,4 +168,11 @@ var _ net.Conn = (*chanConn)(nil)
 type addr struct{ network, text string }
 
 func (a addr) Network() string { return a.network }
-func (a addr) String() string  { return printable.Quote(a.text) }
+
+// String is the text, quoted if it is not plain.
+func (a addr) String() string {
+	if q := printable.Quote(a.text); q != `"`+a.text+`"` {
+		return q
+	}
+	return a.text
+}

@@ -3,10 +3,12 @@ package ssh
 import (
 	"context"
 	"crypto"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -50,6 +52,8 @@ type Client struct {
 	end  func() // of what carries it; nil: nothing
 	cfg  ClientConfig
 	donc chan struct{} // closed when the connection has ended
+	ctx  context.Context
+	stop context.CancelFunc // of ctx, when the connection has ended
 	wg   sync.WaitGroup
 
 	mu        sync.Mutex
@@ -118,6 +122,7 @@ func newClient(ctx context.Context, stream net.Conn, cfg *ClientConfig, end func
 		return nil, fmt.Errorf("ssh: log in: %w", quoted{err})
 	}
 	c.conn = conn
+	c.ctx, c.stop = context.WithCancel(context.Background())
 	safe.Go(&c.wg, c.fail, func() { c.serve(chans) })
 	safe.Go(&c.wg, c.fail, func() { answer(reqs) })
 	safe.Go(&c.wg, c.fail, c.keepAlive)
@@ -155,10 +160,36 @@ func (c *Client) config() (*xssh.ClientConfig, error) {
 			return nil, fmt.Errorf("ssh: known hosts: %w", err)
 		}
 		xcfg.HostKeyCallback = check
+		xcfg.HostKeyAlgorithms = knownFirst(check, c.nc.RemoteAddr())
 	default:
 		return nil, errNoHost
 	}
 	return xcfg, nil
+}
+
+// knownFirst orders the algorithms so that the server is asked for a key that is
+// known, where there is one.
+func knownFirst(check xssh.HostKeyCallback, remote net.Addr) []string {
+	all := hostKeyAlgorithms()
+	probe, err := signer(ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)))
+	if err != nil {
+		return all
+	}
+	var unknown *knownhosts.KeyError
+	if !errors.As(check(remote.String(), remote, probe.PublicKey()), &unknown) {
+		return all
+	}
+	var first []string
+	for _, k := range unknown.Want {
+		switch kind := k.Key.Type(); kind {
+		case xssh.KeyAlgoRSA:
+			first = append(first, xssh.KeyAlgoRSASHA512, xssh.KeyAlgoRSASHA256)
+		default:
+			first = append(first, kind)
+		}
+	}
+	rest := slices.DeleteFunc(all, func(a string) bool { return slices.Contains(first, a) })
+	return append(first, rest...)
 }
 
 // certifiedBy checks that a host key is certified by a peer's key and for that
@@ -189,6 +220,7 @@ func (c *Client) serve(chans <-chan xssh.NewChannel) {
 	c.listeners = nil
 	c.mu.Unlock()
 	close(c.donc)
+	c.stop()
 	for _, l := range list {
 		l.ended()
 	}

@@ -201,12 +201,12 @@ func (c *Client) opened(ch xssh.NewChannel) {
 	l.opened(ch, origin)
 }
 
-// tcpAddr is the origin as the server says it.
+// tcpAddr is an address as the server says it.
 func tcpAddr(host string, port uint32) net.Addr {
 	if ip, err := netip.ParseAddr(host); err == nil && port <= maxTCPPort {
 		return net.TCPAddrFromAddrPort(netip.AddrPortFrom(ip, uint16(port)))
 	}
-	return addr{"tcp", host}
+	return addr{"tcp", net.JoinHostPort(host, strconv.FormatUint(uint64(port), 10))}
 }
 
 // openedAgent splices a channel to the agent.
@@ -228,7 +228,7 @@ func (c *Client) openedAgent(ch xssh.NewChannel) {
 		}
 		safe.Go(&c.wg, c.fail, func() { xssh.DiscardRequests(reqs) })
 		conn := &chanConn{counted: &counted{Channel: accepted}, local: nc.LocalAddr(), remote: nc.RemoteAddr()}
-		_, _, _ = forward.Splice(context.Background(), conn, nc) // it ends with the connection
+		_, _, _ = forward.Splice(c.ctx, conn, nc) // both ends see how it ended
 	})
 }
 
@@ -312,5 +312,5 @@ func (l *remoteListener) Addr() net.Addr {
 	if l.network == "unix" {
 		return &net.UnixAddr{Name: l.host, Net: "unix"}
 	}
-	return addr{"tcp", net.JoinHostPort(l.host, strconv.FormatUint(uint64(l.port), 10))}
+	return tcpAddr(l.host, l.port)
 }

@@ -61,8 +61,8 @@ func (e *ExitError) Error() string {
 // errNoStatus is a command of which the server did not say how it ended.
 var errNoStatus = errors.New("ssh: the server does not say how the command ended")
 
-// errRefused is a request that the server has refused.
-var errRefused = errors.New("ssh: refused by the server")
+// ErrRefused is what a [Client] returns for a request that the server has refused.
+var ErrRefused = errors.New("ssh: refused by the server")
 
 // Run runs cmd and returns when it has ended and its output is written: nil for
 // status 0, an *[ExitError] for another one or a signal, an error that wraps
@@ -114,7 +114,7 @@ func (r *running) run(ctx context.Context, reqs <-chan *xssh.Request) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if text := strings.TrimSpace(refused.String()); text != "" && errors.Is(err, errRefused) {
+		if text := strings.TrimSpace(refused.String()); text != "" && errors.Is(err, ErrRefused) {
 			return fmt.Errorf("%w: %s", err, printable.Quote(text))
 		}
 		return err
@@ -125,7 +125,7 @@ func (r *running) run(ctx context.Context, reqs <-chan *xssh.Request) error {
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case r.exit == errNoStatus && r.c.ended():
+	case r.exit == errNoStatus && !r.c.lives():
 		return r.c.lost()
 	case r.exit == errExitZero:
 		return nil
@@ -164,6 +164,12 @@ func (c *Client) ended() bool {
 	default:
 		return false
 	}
+}
+
+// lives asks the server: channels end a little before the connection does.
+func (c *Client) lives() bool {
+	_, _, err := c.conn.SendRequest("keepalive@openssh.com", true, nil)
+	return err == nil
 }
 
 // errExitZero stands for status 0 while the output is still read.
@@ -211,8 +217,10 @@ func (r *running) output(dst io.Writer, src io.Reader) {
 	dst = orDiscard(dst)
 	for {
 		n, err := src.Read(buf[:])
-		if _, werr := dst.Write(buf[:n]); n > 0 && werr != nil {
-			dst = io.Discard
+		if n > 0 {
+			if _, werr := dst.Write(buf[:n]); werr != nil {
+				dst = io.Discard
+			}
 		}
 		if err != nil {
 			return
@@ -266,7 +274,7 @@ func (r *running) send(kind string, payload []byte, must bool) error {
 	case err != nil && r.c.ended():
 		return r.c.lost()
 	case err != nil || must && !ok:
-		return fmt.Errorf("%w: %s", errRefused, kind)
+		return fmt.Errorf("%w: %s", ErrRefused, kind)
 	}
 	return nil
 }
@@ -326,10 +334,10 @@ func (c *Client) Subsystem(ctx context.Context, name string) (io.ReadWriteCloser
 	}
 	if err != nil || !ok {
 		_ = ch.Close() // nothing runs
-		return nil, fmt.Errorf("%w: subsystem", errRefused)
+		return nil, fmt.Errorf("%w: subsystem", ErrRefused)
 	}
 	if err := c.goes(func() { _, _ = io.Copy(io.Discard, ch.Stderr()) }); err != nil {
 		return nil, err
 	}
-	return ch, nil
+	return &chanConn{counted: &counted{Channel: ch}, local: c.conn.LocalAddr(), remote: c.conn.RemoteAddr()}, nil
 }

@@ -55,6 +55,7 @@ func (h *Handler) serveSSH(ctx, drained context.Context, stream net.Conn, l *log
 			panic(v)
 		}
 	}()
+	epoch := h.epoch.Load()
 	sc, g, chans, reqs, err := l.handshake(ctx, nc)
 	if err != nil {
 		before()
@@ -64,7 +65,7 @@ func (h *Handler) serveSSH(ctx, drained context.Context, stream net.Conn, l *log
 		h: h, login: l, grant: g, nc: nc, sc: sc, limits: h.Limits.withDefaults(), ctx: ctx, stop: stop,
 		listeners: make(map[string]*listener),
 	}
-	if !before() || !h.add(c) {
+	if !before() || !h.add(c) || h.epoch.Load() != epoch && !c.holds(ctx) {
 		nc.kill()
 	}
 	defer h.remove(c)
@@ -194,8 +195,7 @@ func (c *connection) opened(ch xssh.NewChannel) {
 	}
 	session := kind == "session"
 	if why := c.take(session); why != "" {
-		c.h.log().LogAttrs(c.ctx, slog.LevelInfo, "ssh refused", slog.Any("id", printable.Text(c.grant.identity.ID)),
-			slog.String("type", kind), slog.String("why", why))
+		c.refused(kind, errors.New(why))
 		_ = ch.Reject(xssh.ResourceShortage, why)
 		return
 	}
@@ -243,7 +243,7 @@ func (c *connection) refused(kind string, err error) {
 	if err == nil {
 		return
 	}
-	c.h.log().LogAttrs(c.ctx, slog.LevelInfo, "ssh refused", slog.Any("id", printable.Text(c.grant.identity.ID)),
+	c.h.logBurst(c.ctx, "refused "+kind, "ssh refused", slog.Any("id", printable.Text(c.grant.identity.ID)),
 		slog.String("type", kind), slog.String("why", err.Error()))
 }
 
@@ -280,5 +280,5 @@ func (c *connection) closed(kind string, ch *counted, begun time.Time, attrs ...
 		slog.Any("id", printable.Text(c.grant.identity.ID)), slog.String("type", kind), since(begun),
 		slog.Int64("in", ch.in.Load()), slog.Int64("out", ch.out.Load()),
 	}, attrs...)
-	c.h.log().LogAttrs(c.ctx, slog.LevelInfo, "ssh close", attrs...)
+	c.h.logBurst(c.ctx, "close "+kind, "ssh close", attrs...)
 }

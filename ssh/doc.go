@@ -25,7 +25,7 @@
 // a free command needs Accounts (or Session) and the scope [ScopeShell]; forwards
 // need a [forward.Gate] with a policy and its scopes; a registered command or
 // subsystem decides access itself. Passwords, X11, compression and VPN tunnels
-// are not offered.
+// are not offered, and PAM, utmp and rc files are not used.
 //
 // It follows RFC 4251 to 4254, RFC 8308, RFC 8731, OpenSSH's PROTOCOL and
 // PROTOCOL.certkeys, and sshd(8) for the format of authorized keys.

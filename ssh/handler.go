@@ -9,6 +9,7 @@ import (
 	"net"
 	"os/exec"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/alkdev/alknet"
@@ -79,6 +80,9 @@ type Handler struct {
 	host     *hostKeys
 	hostErr  error
 	sources  sources
+	epoch    atomic.Uint64 // counts calls of Reauthenticate
+	bursts   bursts
+	rootOnce sync.Once
 	drainCtx context.Context // ends with Shutdown
 	drain    context.CancelFunc
 	serveCtx context.Context // of connections of listeners; ends when Shutdown gives up
@@ -183,6 +187,7 @@ var errNoLonger = errors.New("ssh: the login no longer holds")
 // ScopeShell. It returns when all are cut, or the error of ctx.
 func (h *Handler) Reauthenticate(ctx context.Context) error {
 	h.init()
+	h.epoch.Add(1) // a login under way is judged again when it is done
 	h.mu.Lock()
 	list := make([]*connection, 0, len(h.live))
 	for c := range h.live {

@@ -79,7 +79,7 @@ func signer(key crypto.Signer) (xssh.Signer, error) {
 		return nil, err
 	}
 	switch s.PublicKey().Type() {
-	case xssh.InsecureKeyAlgoDSA:
+	case keyDSA:
 		return nil, errors.New("DSA keys are not supported")
 	case xssh.KeyAlgoRSA:
 		as, ok := s.(xssh.AlgorithmSigner)

@@ -1,6 +1,7 @@
 package ssh
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -137,13 +138,13 @@ func (l *login) handshake(ctx context.Context, nc *loginConn) (*xssh.ServerConn,
 		return nil, nil, nil, nil, err
 	}
 	nc.begin(l.h.Limits.withDefaults())
+	defer nc.done()
 	begun := time.Now()
 	sc, chans, reqs, err := xssh.NewServerConn(nc, cfg)
 	if err != nil {
 		l.failed(err, begun)
 		return nil, nil, nil, nil, err
 	}
-	nc.done()
 	g, ok := sc.Permissions.ExtraData[grantKey{}].(*grant)
 	if !ok {
 		_ = sc.Close() // it has no rights
@@ -170,50 +171,47 @@ func (l *login) failed(err error, begun time.Time) {
 	} else {
 		l.place.punish(penaltyUnfinished)
 	}
-	l.h.log().LogAttrs(context.Background(), slog.LevelInfo, "ssh login",
+	l.h.logBurst(context.Background(), "login "+result, "ssh login",
 		slog.String("addr", l.remote.String()), slog.String("result", result), slog.Any("err", printable.Text(err.Error())), since(begun))
 }
 
-// A loginConn bounds the time until a login has succeeded. The library reads the
-// version line first, which has a bound of its own.
+// A loginConn bounds the time until a login has succeeded, whether or not the
+// connection has deadlines. The library reads the version line first, which has
+// a bound of its own.
 type loginConn struct {
 	net.Conn
 	waiting atomic.Bool // for the end of the version line
-	login   time.Time
+	version *time.Timer // nil: no bound
+	login   *time.Timer // nil: no bound
 }
 
 // begin starts the time.
 func (c *loginConn) begin(l Limits) {
-	now := time.Now()
 	if l.LoginTimeout > 0 {
-		c.login = now.Add(l.LoginTimeout)
+		c.login = time.AfterFunc(l.LoginTimeout, c.kill)
 	}
-	first := c.login
-	if v := now.Add(l.VersionTimeout); l.VersionTimeout > 0 && (first.IsZero() || v.Before(first)) {
-		first = v
+	if l.VersionTimeout > 0 {
+		c.version = time.AfterFunc(l.VersionTimeout, c.kill)
 		c.waiting.Store(true)
 	}
-	_ = c.Conn.SetDeadline(first) // a connection without deadlines is one of our own tests
 }
 
 func (c *loginConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
-	if c.waiting.Load() {
-		for _, x := range b[:n] {
-			if x == '\n' {
-				c.waiting.Store(false)
-				_ = c.Conn.SetDeadline(c.login)
-				break
-			}
-		}
+	if c.waiting.Load() && bytes.IndexByte(b[:n], '\n') >= 0 {
+		c.waiting.Store(false)
+		c.version.Stop()
 	}
 	return n, err
 }
 
 // done lifts the bound.
 func (c *loginConn) done() {
-	c.waiting.Store(false)
-	_ = c.Conn.SetDeadline(time.Time{})
+	for _, t := range []*time.Timer{c.version, c.login} {
+		if t != nil {
+			t.Stop()
+		}
+	}
 }
 
 // kill ends the connection at once, also while something is being written to it.

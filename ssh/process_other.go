@@ -9,6 +9,6 @@ import (
 )
 
 // process is for systems where a process has an account and a group.
-func (s *session) process(string, string) tty.Exit {
+func (s *session) process(wish, string) tty.Exit {
 	return s.refuse(errors.New("ssh: processes are not supported on this system"))
 }

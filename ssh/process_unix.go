@@ -24,16 +24,21 @@ import (
 // is gone.
 const killDelay = 10 * time.Second
 
-// process runs a line, or a shell, as the account that the peer has. It returns
+// process runs a line or a shell as the account that the peer has. It returns
 // when the output has been read to its end.
-func (s *session) process(line, original string) tty.Exit {
+func (s *session) process(w wish, original string) tty.Exit {
 	a, err := s.c.h.Accounts(s.ctx, s.c.identity(), s.c.sc.User())
 	if err != nil || a == nil {
 		s.c.h.log().LogAttrs(s.ctx, slog.LevelInfo, "ssh account refused", slog.Any("id", printable.Text(s.c.grant.identity.ID)),
 			slog.Any("user", printable.Text(s.c.sc.User())))
 		return s.refuse(errAccount)
 	}
-	cmd := shell(a, line)
+	if a.UID == 0 {
+		s.c.h.rootOnce.Do(func() {
+			s.c.h.log().Warn("ssh: an account is root: whoever has the scope " + ScopeShell + " has the machine")
+		})
+	}
+	cmd := shell(a, w)
 	cmd.Env = s.environ(a, original)
 	if cmd.Dir = a.Home; !isDir(cmd.Dir) {
 		cmd.Dir = "/"
@@ -52,12 +57,12 @@ func (s *session) process(line, original string) tty.Exit {
 	return s.onPipes(cmd)
 }
 
-// shell is the command of an account's shell: a login shell without a line.
-func shell(a *Account, line string) *exec.Cmd {
+// shell is the command of an account's shell: a login shell, or one for a line.
+func shell(a *Account, w wish) *exec.Cmd {
 	base := filepath.Base(a.Shell)
 	cmd := &exec.Cmd{Path: a.Shell, Args: []string{"-" + base}}
-	if line != "" {
-		cmd.Args = []string{base, "-c", line}
+	if w.kind != "shell" {
+		cmd.Args = []string{base, "-c", w.text}
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if int(a.UID) != os.Getuid() {

@@ -20,38 +20,43 @@ var (
 	errNoSubsystem = errors.New("denied: no such subsystem")
 )
 
+// A wish is what a client asks to be run. A shell has no line; an empty line is
+// a command that does nothing.
+type wish struct {
+	kind string // "exec", "shell" or "subsystem"
+	text string // the line, or the name of the subsystem
+}
+
 // choose decides what a request runs, by what is in memory only. A line whose
 // first word is registered runs that function, for every peer; anything else
-// needs ScopeShell.
-func (s *session) choose(line, subsystem string) (func() tty.Exit, error) {
-	g := s.c.grant
-	original := line
-	if g.forced {
-		if subsystem != "" {
-			original = subsystem
-		}
-		line, subsystem = g.command, ""
+// needs ScopeShell. A forced command takes the place of every wish.
+func (s *session) choose(asked wish) (func() tty.Exit, error) {
+	w := asked
+	if s.c.grant.forced {
+		w = wish{"exec", s.c.grant.command}
 	}
-	if subsystem != "" {
-		serve := s.c.h.Subsystems[subsystem]
+	if w.kind == "subsystem" {
+		serve := s.c.h.Subsystems[w.text]
 		if serve == nil {
 			return nil, errNoSubsystem
 		}
 		return func() tty.Exit { return s.subsystem(serve) }, nil
 	}
 	id := s.c.identity()
-	if args, ok := splitLine(line); ok {
+	if args, ok := splitLine(w.text); ok {
 		if f := s.c.h.Commands[args[0]]; f != nil {
-			return func() tty.Exit { return s.command(f, args, original) }, nil
+			return func() tty.Exit { return s.command(f, args, asked.text) }, nil
 		}
 	}
 	if !mayShell(id) {
 		return nil, errNeedsShell
 	}
-	run := func() tty.Exit { return s.process(line, original) }
+	run := func() tty.Exit { return s.process(w, asked.text) }
 	switch {
+	case w == wish{kind: "exec"}:
+		run = func() tty.Exit { return tty.Exit{} } // and never a shell instead
 	case s.c.h.Session != nil:
-		run = func() tty.Exit { return s.function(line) }
+		run = func() tty.Exit { return s.function(w.text) }
 	case s.c.h.Accounts == nil:
 		return nil, errNoAccounts
 	}

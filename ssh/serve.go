@@ -76,7 +76,7 @@ func (h *Handler) admit(nc net.Conn) {
 	p, limit := h.sources.begin(nc.RemoteAddr())
 	if limit != "" {
 		_ = nc.Close() // it is one too many
-		h.log().LogAttrs(context.Background(), slog.LevelInfo, "ssh refused",
+		h.logBurst(context.Background(), "limit", "ssh refused",
 			slog.String("addr", nc.RemoteAddr().String()), slog.String("why", "limit "+limit))
 		return
 	}

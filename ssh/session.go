@@ -103,7 +103,10 @@ func (c *connection) session(nch xssh.NewChannel) {
 	s.ctx, s.stop = context.WithCancel(c.ctx)
 	defer s.stop()
 	if c.limits.SessionIdle > 0 {
-		s.idle = time.AfterFunc(c.limits.SessionIdle, func() { _ = ch.Close() })
+		s.idle = time.AfterFunc(c.limits.SessionIdle, func() {
+			s.stop() // what runs ends, whatever the client answers
+			_ = ch.Close()
+		})
 		defer s.idle.Stop()
 	}
 	unused := time.AfterFunc(startTimeout, func() { _ = ch.Close() })
@@ -153,12 +156,12 @@ func (s *session) request(req *xssh.Request) bool {
 	switch req.Type {
 	case "exec":
 		var p struct{ Line string }
-		return xssh.Unmarshal(req.Payload, &p) == nil && len(p.Line) <= maxLine && s.start(p.Line, "")
+		return xssh.Unmarshal(req.Payload, &p) == nil && len(p.Line) <= maxLine && s.start(wish{"exec", p.Line})
 	case "shell":
-		return len(req.Payload) == 0 && s.start("", "")
+		return len(req.Payload) == 0 && s.start(wish{kind: "shell"})
 	case "subsystem":
 		var p struct{ Name string }
-		return xssh.Unmarshal(req.Payload, &p) == nil && p.Name != "" && s.start("", p.Name)
+		return xssh.Unmarshal(req.Payload, &p) == nil && p.Name != "" && s.start(wish{"subsystem", p.Name})
 	case "pty-req":
 		return s.requestPTY(req.Payload)
 	case "window-change":
@@ -181,21 +184,14 @@ func (s *session) request(req *xssh.Request) bool {
 
 // start begins the one program of the session, or says why not on the client's
 // standard error, for which a refusal of the protocol has no place.
-func (s *session) start(line, subsystem string) bool {
+func (s *session) start(w wish) bool {
 	if s.started {
 		return false
 	}
-	run, err := s.choose(line, subsystem)
+	run, err := s.choose(w)
 	if err != nil {
-		kind := "exec"
-		switch {
-		case subsystem != "":
-			kind = "subsystem"
-		case line == "":
-			kind = "shell"
-		}
-		s.c.refused(kind, err)
-		_, _ = io.WriteString(s.ch.Stderr(), err.Error()+"\r\n") // small, and the window is new
+		s.c.refused(w.kind, err)
+		s.explain(err)
 		return false
 	}
 	s.started = true
@@ -204,6 +200,26 @@ func (s *session) start(line, subsystem string) bool {
 		s.exited(exit)
 	})
 	return true
+}
+
+// refusalWait is how long a client may take to make room for the reason of a
+// refusal, before it gets the refusal alone.
+const refusalWait = time.Second
+
+// explain writes a reason to the client's standard error, before the answer to
+// its request.
+func (s *session) explain(why error) {
+	written := make(chan struct{})
+	s.goes(func() {
+		defer close(written)
+		_, _ = io.WriteString(s.ch.Stderr(), why.Error()+"\r\n") // the client may be gone
+	})
+	t := time.NewTimer(refusalWait)
+	defer t.Stop()
+	select {
+	case <-written:
+	case <-t.C:
+	}
 }
 
 // exited tells how the program ended and closes the channel.

@@ -97,6 +97,45 @@ func TestStockForwards(t *testing.T) {
 	require.NotContains(t, n.log.String(), port, "a destination in the log")
 }
 
+// ssh -W, which is what ProxyJump uses, and a jump through the node to a host
+// that only it reaches.
+func TestStockJump(t *testing.T) {
+	inner := newHost(t, nil)
+	user := newKey(t)
+	inner.allow(line(t, "", user, "bob"))
+	n := newNode(t, nil)
+	n.policy("allow * dial tcp " + inner.addr)
+	s := n.stock(alknet.QUIC, allScopes...)
+	host, port, _ := net.SplitHostPort(inner.addr)
+	out, errs, status := run(t, s.ssh(t, "-J", "node", "-p", port, "-i", writeKey(t, s.dir, user), "-o", "IdentitiesOnly=yes",
+		"-o", "UserKnownHostsFile="+s.dir+"/known", "-o", "StrictHostKeyChecking=accept-new", "bob@"+host, "echo inner; exit 4"))
+	require.Equal(t, "inner\n", out, errs)
+	require.Equal(t, 4, status)
+}
+
+func TestStockAgentForwarding(t *testing.T) {
+	n := newNode(t, func(h *ssh.Handler) { h.AllowAgent = true })
+	s := n.stock(alknet.Mux, allScopes...)
+	socket := filepath.Join(s.dir, "agent")
+	agent := testenv.Command(t, "ssh-agent", "-D", "-a", socket)
+	require.NoError(t, agent.Start())
+	defer func() { _ = agent.Process.Kill(); _ = agent.Wait() }()
+	require.Eventually(t, func() bool { _, err := net.Dial("unix", socket); return err == nil }, 5*time.Second, 5*time.Millisecond)
+	add := testenv.Command(t, "ssh-add", writeKey(t, s.dir, newKey(t)))
+	add.Env = []string{"SSH_AUTH_SOCK=" + socket}
+	_, errs, status := run(t, add)
+	require.Equal(t, 0, status, errs)
+	cmd := s.ssh(t, "-A", "node", "ssh-add -l")
+	cmd.Env = append(cmd.Env, "SSH_AUTH_SOCK="+socket)
+	out, errs, status := run(t, cmd)
+	require.Equal(t, 0, status, errs)
+	require.Contains(t, out, "ED25519")
+	cmd = s.ssh(t, "-a", "node", "ssh-add -l")
+	cmd.Env = append(cmd.Env, "SSH_AUTH_SOCK="+socket)
+	_, _, status = run(t, cmd)
+	require.Equal(t, 2, status, "there is no agent unless it is asked for")
+}
+
 func TestStockForwardsBothWaysOverSockets(t *testing.T) {
 	n := newNode(t, nil)
 	s := n.stock(alknet.QUIC, allScopes...)

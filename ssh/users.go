@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	xssh "golang.org/x/crypto/ssh"
 
@@ -40,6 +41,10 @@ type Users struct {
 	// Identity maps the comment of an authorized key, or the key id of a
 	// certificate, to an identity. Nil: an Identity with that ID and no scopes.
 	Identity func(ctx context.Context, name string) (alknet.Identity, error)
+
+	mu     sync.Mutex
+	text   []byte       // guarded by mu; of AuthorizedKeys when it was last parsed
+	parsed []authorized // guarded by mu
 }
 
 var (
@@ -99,7 +104,7 @@ func (u *Users) judge(ctx context.Context, h *Handler, p proof) (*grant, error) 
 // strong refuses keys that cost too much or prove too little.
 func strong(key xssh.PublicKey) error {
 	switch key.Type() {
-	case xssh.InsecureKeyAlgoDSA:
+	case keyDSA:
 		return errWeakKey
 	case xssh.KeyAlgoRSA:
 		ck, ok := key.(xssh.CryptoPublicKey)
@@ -252,10 +257,20 @@ func (u *Users) lines(h *Handler) ([]authorized, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ssh: authorized keys: %w", err)
 	}
-	return parseAuthorizedKeys(text, func(line int, err error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.text != nil && bytes.Equal(u.text, text) {
+		return u.parsed, nil // whoever logs in does not make us parse it again
+	}
+	lines, err := parseAuthorizedKeys(text, func(line int, err error) {
 		h.log().LogAttrs(context.Background(), slog.LevelWarn, "ssh authorized keys: line ignored",
 			slog.Int("line", line), slog.Any("err", printable.Text(err.Error())))
 	})
+	if err != nil {
+		return nil, err
+	}
+	u.text, u.parsed = bytes.Clone(text), lines
+	return lines, nil
 }
 
 // parseAuthorizedKeys reads all lines and reports those that are of no use.

@@ -117,6 +117,13 @@ func TestToolOfAPythonModule(t *testing.T) {
 	program(t, "python3", "exit 1")
 	v = judge(t, func(v *verdict) { Tool(v, "python3:mnemonic") })
 	require.Contains(t, v.skip, "python3-mnemonic", "the module is absent")
+
+	without := program(t, "python3", "exit 1")
+	want = program(t, "python3", "exit 0")
+	t.Setenv("PATH", filepath.Dir(without)+string(filepath.ListSeparator)+filepath.Dir(want))
+	v = judge(t, func(v *verdict) { got = Tool(v, "python3:mnemonic") })
+	require.Empty(t, v.skip+v.fatal)
+	require.Equal(t, want, got, "the first on the PATH lacks the module")
 }
 
 func TestToolsListIsWellFormed(t *testing.T) {

@@ -82,7 +82,7 @@ func (g *Gate) SetPolicy(p *Policy) {
 	g.mu.Lock()
 	g.policy = p
 	for f := range g.flows {
-		if !p.judge(&f.id, f.q).allow {
+		if !p.holds(f) {
 			cut = append(cut, f)
 		}
 	}

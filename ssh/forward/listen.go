@@ -69,7 +69,7 @@ func (g *Gate) wildcard(ctx context.Context, id *alknet.Identity, q *query, aske
 	err6 := g.decide(ctx, id, six, asked)
 	switch {
 	case err4 == nil && err6 == nil:
-		q.addr = six.addr
+		q.addr, q.other = six.addr, four.addr
 		return "tcp", nil
 	case err4 == nil:
 		q.addr = four.addr

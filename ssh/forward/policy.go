@@ -83,6 +83,7 @@ type query struct {
 	name    string       // in lower case; "" for an address that was asked for as such
 	port    uint16       // of tcp and udp; for listen 0 is any
 	addr    netip.Addr   // un-mapped; invalid: not known yet, or none
+	other   netip.Addr   // of a listener on every address of both families
 	ranges  *[][2]uint16 // set to the ports of the rule that allowed port 0
 }
 
@@ -118,6 +119,19 @@ func (p *Policy) judge(id *alknet.Identity, q query) verdict {
 		return verdict{allow: r.Allow, rule: i + 1, why: r.whoText()}
 	}
 	return verdict{why: "no rule allows it"}
+}
+
+// holds reports whether the policy allows what is open.
+func (p *Policy) holds(f *flow) bool {
+	if !p.judge(&f.id, f.q).allow {
+		return false
+	}
+	if !f.q.other.IsValid() {
+		return true
+	}
+	q := f.q
+	q.addr = q.other
+	return p.judge(&f.id, q).allow
 }
 
 // embedded judges the IPv4 addresses that hide in an IPv6 one: each must pass

@@ -66,10 +66,19 @@ func target(a statute.AddrSpec) (string, bool) {
 		}
 		host = ip.Unmap().String()
 	}
-	if host == "" || a.Port == 0 {
+	return address(host, a.Port)
+}
+
+// address joins a host that may be one and a port; the dialer judges it further.
+func address(host string, port int) (string, bool) {
+	_, err := netip.ParseAddr(host)
+	strange := strings.ContainsFunc(host, func(c rune) bool {
+		return !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.ContainsRune("._-", c))
+	})
+	if host == "" || port == 0 || err != nil && strange {
 		return "", false
 	}
-	return net.JoinHostPort(host, strconv.Itoa(a.Port)), true
+	return net.JoinHostPort(host, strconv.Itoa(port)), true
 }
 
 // login agrees on a method: none, or with Auth a name and a password (RFC 1929).
@@ -184,9 +193,7 @@ func parseSOCKS4(r io.ByteReader) (request4, error) {
 		}
 		host = name
 	}
-	if host != "" && port != 0 {
-		req.address = net.JoinHostPort(host, strconv.Itoa(port))
-	}
+	req.address, _ = address(host, port)
 	return req, nil
 }
 
@@ -230,10 +237,12 @@ func (c *client) http(ctx context.Context) error {
 		c.user = user
 	}
 	host, port, err := net.SplitHostPort(req.RequestURI)
-	if n, perr := strconv.ParseUint(port, 10, 16); err != nil || perr != nil || n == 0 || host == "" {
+	n, perr := strconv.ParseUint(port, 10, 16)
+	target, ok := address(host, int(n))
+	if err != nil || perr != nil || !ok {
 		return errors.Join(errProtocol, c.status(http.StatusBadRequest, ""))
 	}
-	nc, err := c.dial(ctx, "tcp", net.JoinHostPort(host, port))
+	nc, err := c.dial(ctx, "tcp", target)
 	if err != nil {
 		return errors.Join(dialFailed(codeOf(err)), c.status(httpStatus(codeOf(err)), ""))
 	}

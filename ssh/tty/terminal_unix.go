@@ -31,7 +31,7 @@ type Terminal struct {
 }
 
 // Start starts cmd on a new terminal, as the leader of a session of its own.
-// term becomes its TERM unless it is empty; modes are the terminal modes of RFC
+// term becomes its TERM unless it is empty, SSH_TTY the terminal's name; modes are the terminal modes of RFC
 // 4254, section 8, by opcode; what the system does not know is left out. The
 // descriptors of cmd must not be set. Whoever called Start calls Wait and Close.
 func Start(cmd *exec.Cmd, term string, size Size, modes map[uint8]uint32) (*Terminal, error) {

@@ -217,7 +217,8 @@ func (r *request) listen(ctx context.Context) error {
 	if err := r.take(); err != nil {
 		return r.refuse(err)
 	}
-	defer r.give()
+	give := sync.OnceFunc(r.give) // before its flows have ended
+	defer give()
 	l, err := r.h.Gate.Listen(ctx, r.id, networks[r.header.network], r.header.address)
 	if err != nil {
 		return r.refuse(err)
@@ -236,6 +237,7 @@ func (r *request) listen(ctx context.Context) error {
 		r.acceptLoop(ctx, &wg, l)
 	})
 	r.hold(ctx, over)
+	give()
 	return nil
 }
 

@@ -1,0 +1,5 @@
+//go:build !soak
+
+package tunnel
+
+const kills = 3
