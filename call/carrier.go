@@ -1,10 +1,10 @@
 package call
 
-// A Carrier carries the caller's end of a call for a [Stream] that is made
+// A carrier carries the caller's end of a call for a [Stream] that is made
 // outside of this package, as package peer's routes do. Its methods are those
 // of Stream and keep their contracts, except that what Send gets was checked:
 // it is one JSON value, or bytes with raw.
-type Carrier interface {
+type carrier interface {
 	// Recv returns the next output, io.EOF after the last.
 	Recv() (data []byte, raw bool, err error)
 	// Last is the number and the resume token of the output last received.
@@ -17,17 +17,19 @@ type Carrier interface {
 	Cancel(err *Error)
 }
 
-// NewStream makes the caller's end of a call that c carries: what a [Caller] of
-// another package returns from Open.
-func NewStream(c Carrier) *Stream { return &Stream{end: carried{c}} }
+// Carry makes s, a new Stream, the caller's end of a call that c carries: what a
+// [Caller] of another package returns from Open. c has the methods Recv, Last,
+// Send, CloseSend and Cancel of a Stream, with their contracts, except that what
+// Send gets was checked and that Cancel's error is never nil.
+func (s *Stream) Carry(c carrier) { s.end = carried{c} }
 
 // SendChecked is [Stream.Send] without the check that data is one JSON value,
 // for who hands on what another Stream's Recv returned. JSON that does not keep
 // to it would break the connection's frames.
 func (s *Stream) SendChecked(data []byte, raw bool) error { return s.sendChecked(data, raw) }
 
-// carried is a Carrier as a streamEnd.
-type carried struct{ c Carrier }
+// carried is a carrier as a streamEnd.
+type carried struct{ c carrier }
 
 func (e carried) recv() (item, error) {
 	data, raw, err := e.c.Recv()

@@ -348,7 +348,7 @@ func (l *link) rtt() time.Duration {
 
 // dispatch has a worker run c.
 func (l *link) dispatch(c *inCall) {
-	if c.meta.resumable || c.meta.resumes { // it may outlive the connection
+	if c.meta.resumable || c.meta.resumes || len(c.meta.key) > 0 { // it may outlive the connection
 		safe.Go(&l.s.wg, l.workerFailed, c.run)
 		return
 	}

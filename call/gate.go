@@ -12,6 +12,7 @@ import (
 
 	"github.com/alkdev/alknet"
 	"github.com/alkdev/alknet/call/codes"
+	"github.com/alkdev/alknet/call/delegation"
 	"github.com/alkdev/alknet/internal/strictjson"
 )
 
@@ -75,6 +76,10 @@ func (c *inCall) identify() *Error {
 	id, err := c.s.authenticate(&c.ctx, c.who.id, string(token), delegated)
 	if err != nil {
 		return unauthenticated(err)
+	}
+	op, _, _ := strings.Cut(string(c.meta.op), "@") // who lends it, lends it wherever it runs
+	if strings.HasPrefix(string(token), delegationPrefix) && !delegation.Allowed(string(token), op) {
+		return unauthenticated(errNotLent)
 	}
 	who := c.s.callerFor(id)
 	if err := c.s.reserve(who); err != nil {
@@ -395,6 +400,12 @@ func parseClaimed(data []byte) *alknet.Identity {
 	}
 	return id
 }
+
+// errNotLent is a delegation that does not lend the operation.
+var errNotLent = errors.New("the delegation does not lend this operation")
+
+// delegationPrefix begins a delegation, also one that is sent as auth_token.
+const delegationPrefix = "alkd1."
 
 // errNoAuthenticate is why every token is refused.
 var errNoAuthenticate = errors.New("Handler.Authenticate is nil")

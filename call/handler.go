@@ -168,6 +168,7 @@ func (h *Handler) Shutdown(ctx context.Context) error {
 		}
 	}
 	if err := s.idleLocal(ctx); err != nil {
+		s.dropOrphans()
 		late = err
 	}
 	if err := s.returned(ctx); err != nil { // what was cancelled has returned too

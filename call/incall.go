@@ -67,6 +67,8 @@ type inCall struct {
 	workErr error      // guarded by mu
 	allowed bool       // guarded by mu; the gate let it in
 	keep    *retention // guarded by mu; a resumable subscription; nil: it is not
+	keyed   bool       // guarded by mu; its answer is kept under its key
+	orphan  bool       // guarded by mu; it runs on without its connection
 }
 
 // frames are buffers of requests and answers.
@@ -79,6 +81,18 @@ func newInCall(ln *lane) *inCall {
 	c.due.fire = c
 	c.ctx.c, c.ctx.parent = c, ln.l.ctx
 	return c
+}
+
+// imply credits the peer with what its request shows that it understands: it
+// may have seen what we announce before we have seen what it does.
+func (c *inCall) imply() {
+	if c.peer.credit || c.meta.window == 0 && !c.meta.inputs {
+		return
+	}
+	c.peer = &hello{
+		credit: true, meta: true, input: true, resume: c.meta.resumable,
+		window: defaultWindowBytes, maxFrame: defaultMaxFrameBytes,
+	}
 }
 
 // hold keeps a copy of a frame.
@@ -214,6 +228,9 @@ func (c *inCall) serve() error {
 		if done, err := c.s.keys.claim(c); done {
 			return err
 		}
+		c.mu.Lock()
+		c.keyed = c.key != nil
+		c.mu.Unlock()
 	}
 	err := c.chain()(&c.ctx, &c.stream)
 	c.work.Wait()
@@ -278,6 +295,7 @@ func (c *inCall) handlerDone(err error) {
 	if _, ln := c.home(); ln != nil {
 		ln.remove(c)
 	}
+	c.s.bury(c)
 	if c.loc == nil {
 		c.recycle()
 	}
@@ -396,6 +414,9 @@ func (c *inCall) disconnected(goodbye bool) {
 	keep := c.keep
 	c.mu.Unlock()
 	if keep != nil && !goodbye && keep.detach() {
+		return
+	}
+	if !goodbye && c.s.adopt(c) {
 		return
 	}
 	c.abort(errorf(codes.Cancelled, "the connection was lost").ran(runUnknown), false)

@@ -349,6 +349,7 @@ func (ln *lane) request(body []byte) {
 		return
 	}
 	c.id, c.input, c.size = string(ev.id), ev.data, len(body)
+	c.imply()
 	if c.meta.inputs || c.meta.rawInput {
 		c.box = new(newMailbox())
 	}

@@ -40,8 +40,9 @@ type state struct {
 	mu       sync.Mutex
 	links    map[*link]struct{} // guarded by mu
 	draining bool               // guarded by mu
-	locals   int                // guarded by mu; calls in this process
-	localc   chan struct{}      // guarded by mu; closed when draining and locals is 0
+	locals   int                // guarded by mu; calls in this process, and orphans
+	orphans  map[*inCall]*time.Timer
+	localc   chan struct{} // guarded by mu; closed when draining and locals is 0
 	counts   map[string]*running
 	foreign  map[*Operation]*entry // guarded by mu; what Sources brought
 }
@@ -58,7 +59,7 @@ const maxForeign = 100_000
 func newState(h *Handler) *state {
 	s := &state{
 		h: h, lim: h.Limits.withDefaults(), links: make(map[*link]struct{}), localc: make(chan struct{}),
-		counts: make(map[string]*running), foreign: make(map[*Operation]*entry),
+		counts: make(map[string]*running), foreign: make(map[*Operation]*entry), orphans: make(map[*inCall]*time.Timer),
 	}
 	var random [16]byte
 	_, _ = rand.Read(random[:]) // it never fails, or ends the process

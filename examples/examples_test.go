@@ -21,6 +21,7 @@ func TestExamples(t *testing.T) {
 			`(?m)^a: a, version 2$`, `b, on its old connection: b`, `drained: <nil>`},
 <<<<<<< HEAD
 <<<<<<< HEAD
+<<<<<<< HEAD
 		"call": {`(?m)^QUIC 2 \+ 3 = 5$`, `(?m)^Raw 2 \+ 3 = 5$`, `INVALID_INPUT .*"invalid input at /a: type"`},
 		"stream": {`(?m)^server: my client is alice$`, `(?m)^subscribed: 3$`, `(?m)^server: the subscriber has left: context canceled$`,
 			`(?m)^uploaded 1 to 100, total 5050$`, `(?m)^exchanged: 3$`},
@@ -31,6 +32,10 @@ func TestExamples(t *testing.T) {
 =======
 		"ssh-exec": {`(?m)^hello alice, you said \["the whole" "world"\]$`, `(?m)^a shell$`, `(?m)^status 3$`, `(?m)^not a function$`, `(?m)^\tProxyCommand /usr/bin/alknet pipe `},
 >>>>>>> ssh
+=======
+		"workers": {`(?m)^5$\n^rerouted {"from":"worker-a","to":"worker-b","seq":5,"reason":"draining"}$\n^6$`, `(?m)^12$`,
+			`(?m)^worker-a ended: <nil>$`, `(?m)^worker-b ended: <nil>$`},
+>>>>>>> peer
 		"custom-auth": {`(?m)^bob: refused$`, `(?m)^a stranger: unauthenticated$`, `(?m)^served: alice$`, `list changed: <nil>`, `(?m)^alice: revoked$`},
 	} {
 		t.Run(name, func(t *testing.T) {

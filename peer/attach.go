@@ -31,16 +31,17 @@ func (g *Graph) Attach(ctx context.Context, c *call.Client) error {
 	ctx, cancel := context.WithTimeout(ctx, attachTime)
 	defer cancel()
 	if err := c.Settled(ctx); err != nil {
+		l.stop()
 		return fmt.Errorf("peer: attach %q: %w", l.n.id, err)
 	}
 	l.instance = c.Instance()
 	up := &upkeep{l: l}
 	if err := up.begin(ctx); err != nil {
-		up.end()
+		l.stop()
 		return fmt.Errorf("peer: attach %q: %w", l.n.id, err)
 	}
 	if err := g.admit(l, up); err != nil {
-		up.end()
+		l.stop()
 		return err
 	}
 	return nil
@@ -67,14 +68,15 @@ func (g *Graph) newLink(c *call.Client) (*link, error) {
 		n = &node{id: id.ID}
 	}
 	n.known.Store(known)
-	return &link{g: g, n: n, c: c, key: id.Peer, since: time.Now()}, nil
+	l := &link{g: g, n: n, c: c, key: id.Peer, since: time.Now()}
+	l.ctx, l.stop = context.WithCancel(g.ctx)
+	return l, nil
 }
 
 // An upkeep imports what the peer of a link serves, and does so again when it
 // changes.
 type upkeep struct {
 	l       *link
-	stop    context.CancelFunc
 	changes *call.Stream // services/changes; nil: a base peer
 	im      call.Import
 	etag    string
@@ -108,11 +110,9 @@ func (u *upkeep) begin(ctx context.Context) error {
 
 // watch subscribes to the peer's changes. A base peer has none.
 func (u *upkeep) watch(ctx context.Context) {
-	life, stop := context.WithCancel(u.l.g.ctx)
-	u.stop = stop
-	unwatch := context.AfterFunc(ctx, stop)
+	unwatch := context.AfterFunc(ctx, u.l.stop)
 	defer unwatch()
-	s, err := call.With(u.l.c, call.Options{Token: u.im.Token}).Open(life, changesOperation, call.Options{Type: call.Subscription})
+	s, err := call.With(u.l.c, call.Options{Token: u.im.Token}).Open(u.l.ctx, changesOperation, call.Options{Type: call.Subscription})
 	if err != nil {
 		return
 	}
@@ -158,12 +158,6 @@ func (g *Graph) skipped(l *link, err error) {
 	}
 }
 
-func (u *upkeep) end() {
-	if u.stop != nil {
-		u.stop()
-	}
-}
-
 // admit makes a link routable.
 func (g *Graph) admit(l *link, u *upkeep) error {
 	g.mu.Lock()
@@ -193,7 +187,7 @@ func (g *Graph) admit(l *link, u *upkeep) error {
 	g.emit("up", l, "")
 	l.beat.heard(l.bytesIn(), time.Now())
 	g.turnLocked()
-	g.spawnLocked(func() { l.attend(u) })
+	g.spawnLocked(l.attend)
 	if u.changes != nil {
 		g.spawnLocked(u.follow)
 	}
@@ -326,13 +320,14 @@ func (g *Graph) publishLocked(rt *route, list []*offer) {
 }
 
 // attend waits for the end of a link.
-func (l *link) attend(u *upkeep) {
-	defer u.end()
+func (l *link) attend() {
+	defer l.stop()
 	drainc := l.c.Draining()
 	for {
 		select {
 		case <-drainc:
 			drainc = nil
+			l.stop() // what we subscribe to must not keep the peer from ending
 			l.g.drain(l, "the peer drains")
 		case <-l.c.Done():
 			l.g.remove(l, "the connection ended")

@@ -46,9 +46,24 @@ func (c *caller) Open(ctx context.Context, op string, o call.Options) (*call.Str
 	case o.InputStream:
 		return c.openThrough(ctx, sel, o)
 	case o.Type == call.Subscription:
-		return call.NewStream(newSubscription(ctx, sel, o)), nil
+		return carry(newSubscription(ctx, sel, o)), nil
 	}
-	return call.NewStream(newUnary(ctx, sel, o)), nil
+	return carry(newUnary(ctx, sel, o)), nil
+}
+
+// A carrier is what a Stream of ours is carried by.
+type carrier interface {
+	Recv() (data []byte, raw bool, err error)
+	Last() (seq uint64, token string)
+	Send(data []byte, raw bool) error
+	CloseSend() error
+	Cancel(err *call.Error)
+}
+
+func carry(c carrier) *call.Stream {
+	s := new(call.Stream)
+	s.Carry(c)
+	return s
 }
 
 // keyFor makes an idempotency key of the caller's its own: at the peer all our

@@ -267,11 +267,12 @@ func (s *selection) leastLoaded(c *candidates, like *spec, state int32) *offer {
 	r := s.g.rand()
 	i := r % n
 	j := (i + 1 + (r>>32)%(n-1)) % n // another one
-	a, b := s.ableFrom(c, like, state, i, n), (*offer)(nil)
-	if a == nil {
+	var a, b *offer
+	able := func(of *offer) bool { return of != a && s.able(of, like, state) }
+	if a = firstFrom(c, i, able); a == nil {
 		return nil
 	}
-	if b = s.ableFrom(c, like, state, j, n); b == a {
+	if b = firstFrom(c, j, able); b == nil {
 		return a
 	}
 	now := time.Now().UnixNano()
@@ -281,10 +282,11 @@ func (s *selection) leastLoaded(c *candidates, like *spec, state int32) *offer {
 	return a
 }
 
-// ableFrom is the first able offer from index i on.
-func (s *selection) ableFrom(c *candidates, like *spec, state int32, i, n uint64) *offer {
+// firstFrom is the first offer from index i on, all around, that is able.
+func firstFrom(c *candidates, i uint64, able func(*offer) bool) *offer {
+	n := uint64(len(c.byID))
 	for k := range n {
-		if of := c.byID[(i+k)%n]; s.able(of, like, state) {
+		if of := c.byID[(i+k)%n]; able(of) {
 			return of
 		}
 	}
@@ -363,12 +365,25 @@ func (s *selection) hopeless(ch chance, wait time.Duration) error {
 		return notFound(s.name)
 	case ch == unfit && s.mistyped():
 		return (&call.Error{Code: codes.InvalidOperationType, Message: "peers serve " + s.name + " as another kind of operation"}).NotRun()
+	case ch == unfit && s.looped():
+		return (&call.Error{Code: codes.LoopDetected, Message: "the call came through everybody who serves " + s.name}).NotRun()
 	case ch == unfit:
 		return unavailable("no peer of those that serve " + s.name + " will do")
 	case wait <= 0:
 		return unavailable("no peer that serves " + s.name + " is ready")
 	}
 	return nil
+}
+
+// looped reports whether somebody would do if the call had not come through him.
+func (s *selection) looped() bool {
+	if len(s.path) == 0 {
+		return false
+	}
+	fresh := *s
+	fresh.path = nil
+	_, _, ch := fresh.choose()
+	return ch == ready || ch == waiting
 }
 
 // mistyped reports whether all that serve the operation serve another kind.

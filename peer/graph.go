@@ -224,6 +224,8 @@ type link struct {
 	gen      uint64
 	instance string
 	since    time.Time
+	ctx      context.Context // of what we subscribe to; until it drains
+	stop     context.CancelFunc
 	state    atomic.Int32
 	running  atomic.Int64 // our calls over it
 	rtt      atomic.Int64 // smoothed, in nanoseconds; 0: not measured

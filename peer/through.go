@@ -27,7 +27,7 @@ func (c *caller) openThrough(ctx context.Context, sel selection, o call.Options)
 		err = t.a.open(ctx, &sel, o)
 		if err == nil {
 			t.Stream = t.a.st
-			return call.NewStream(t), nil
+			return carry(t), nil
 		}
 		if f, _ := faultOf(err); f != unsent || n >= sel.ref.attempts() {
 			return nil, via(err, of.n.id)

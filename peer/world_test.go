@@ -75,6 +75,7 @@ type worker struct {
 	mu   sync.Mutex
 	pair [][2]*alknet.Conn
 	own  []*call.Client
+	old  []*call.Client
 	wg   sync.WaitGroup
 }
 
@@ -100,6 +101,12 @@ func (w *world) idle(id string, ops ...call.Operation) *worker {
 // connect dials the head once more.
 func (k *worker) connect() *alknet.Conn {
 	c, s := alknet.Pipe(call.ALPN, alknet.Identity{ID: k.id}, alknet.Identity{ID: "head"})
+	k.serve(c, s)
+	return c
+}
+
+// serve joins the two ends of a connection to the worker and the head.
+func (k *worker) serve(c, s *alknet.Conn) {
 	k.wg.Add(1)
 	go func() {
 		defer k.wg.Done()
@@ -111,14 +118,13 @@ func (k *worker) connect() *alknet.Conn {
 	defer k.mu.Unlock()
 	k.pair = append(k.pair, [2]*alknet.Conn{c, s})
 	k.own = append(k.own, cl)
-	return c
 }
 
 // cut ends the connections, and the process lives on.
 func (k *worker) cut() {
 	k.mu.Lock()
-	pair, own := k.pair, k.own
-	k.pair, k.own = nil, nil
+	pair, own := k.pair, append(k.own, k.old...)
+	k.pair, k.own, k.old = nil, nil, nil
 	k.mu.Unlock()
 	for _, p := range pair {
 		_ = p[0].CloseWithError(alknet.CodeInternal, "cut")
@@ -130,8 +136,42 @@ func (k *worker) cut() {
 	k.wg.Wait()
 }
 
-// kill ends the process: it is forgotten, and what ran in it with it.
-func (k *worker) kill() { k.cut() }
+// cutAsync is cut that does not wait for what runs there.
+func (k *worker) cutAsync() {
+	k.mu.Lock()
+	pair, own := k.pair, k.own
+	k.pair, k.own = nil, nil
+	k.mu.Unlock()
+	for _, p := range pair {
+		_ = p[0].CloseWithError(alknet.CodeInternal, "cut")
+		_ = p[1].CloseWithError(alknet.CodeInternal, "cut")
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.old = append(k.old, own...)
+}
+
+// shutdown drains the worker; what it says comes over the channel.
+func (k *worker) shutdown(grace time.Duration) <-chan error {
+	done := make(chan error, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), grace)
+		defer cancel()
+		done <- k.h.Shutdown(ctx)
+	}()
+	return done
+}
+
+// kill ends the process, and what ran in it. The next connection is that of a
+// new one.
+func (k *worker) kill() {
+	k.cut()
+	dead := k.h
+	k.h = &call.Handler{Registry: k.reg}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	_ = dead.Shutdown(ctx)
+}
 
 // as is a caller at the head, through its gate.
 func (w *world) as(id string, scopes ...string) call.Caller {
