@@ -44,11 +44,7 @@ func Tool(t testing.TB, name string) string {
 		t.Fatalf("testenv: %s is not in internal/testenv/tools.txt", name)
 	}
 	path, err := exec.LookPath(program)
-<<<<<<< HEAD
 	if err == nil && isModule {
-=======
-	if isModule {
->>>>>>> ssh
 		path, err = withModule(t, program, module)
 	}
 	if err == nil {
@@ -61,7 +57,6 @@ func Tool(t testing.TB, name string) string {
 	return ""
 }
 
-<<<<<<< HEAD
 // withModule returns the first program of a name on PATH that has a module: the
 // system's may stand behind another one, which sees other packages.
 func withModule(t testing.TB, program, module string) (path string, err error) {
@@ -76,22 +71,6 @@ func withModule(t testing.TB, program, module string) (path string, err error) {
 		}
 	}
 	return "", err
-=======
-// withModule finds the first interpreter on the PATH that has a module: others
-// than the system's, for which packages are, may come before it.
-func withModule(t testing.TB, program, module string) (string, error) {
-	found := exec.ErrNotFound
-	for _, dir := range filepath.SplitList(os.Getenv("PATH")) {
-		path, err := exec.LookPath(filepath.Join(dir, program))
-		if err != nil {
-			continue
-		}
-		if found = exec.CommandContext(t.Context(), path, "-c", "import "+module).Run(); found == nil {
-			return path, nil
-		}
-	}
-	return "", found
->>>>>>> ssh
 }
 
 // packageOf returns the package of a tool in a list like tools.txt.
