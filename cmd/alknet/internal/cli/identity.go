@@ -26,7 +26,7 @@ type idOut struct {
 
 func (a *app) idCommand() *cobra.Command {
 	var ssh, dns, asHex bool
-	c := &cobra.Command{Use: "id", Short: "Print the node's identity", Args: count(0, 0)}
+	c := &cobra.Command{Use: "id", Short: "Print the node's identity", Args: a.noCommand}
 	c.Flags().BoolVar(&ssh, "ssh", false, "as a public key of OpenSSH")
 	c.Flags().BoolVar(&dns, "dns", false, "as the name of the pkarr zone")
 	c.Flags().BoolVar(&asHex, "hex", false, "as ed25519: and hexadecimal digits")
@@ -49,6 +49,7 @@ func (a *app) idCommand() *cobra.Command {
 			}
 		})
 	}
+	c.AddCommand(a.rotateCommand())
 	return c
 }
 

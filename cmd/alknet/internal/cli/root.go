@@ -21,10 +21,10 @@ import (
 
 // Env is the world that a run of the program sees.
 type Env struct {
-	Args           []string // with the program's name
-	Stdin          io.Reader
-	Stdout, Stderr io.Writer
-	Getenv         func(string) string
+	Args           []string            // with the program's name
+	Stdin          io.Reader           // read by commands that say so
+	Stdout, Stderr io.Writer           // results
+	Getenv         func(string) string // of the environment
 }
 
 // An app is one run of the program.

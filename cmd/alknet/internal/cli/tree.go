@@ -10,7 +10,7 @@ func (a *app) commands() []*cobra.Command {
 		a.configCommand(), a.idCommand(), a.vaultCommand(), a.callCommand(), a.opsCommand(),
 		a.pipeCommand(), a.connectCommand(), a.forwardCommand(), a.socksCommand(), a.exposeCommand(),
 		a.sshCommand(), a.scpCommand(), a.rsyncCommand(), a.sshConfigCommand(),
-		a.peerCommand(), a.grantCommand(), a.revokeCommand(), a.inviteCommand(), a.joinCommand(), a.requestsCommand(), a.graphCommand(),
+		a.peerCommand(), a.grantCommand(), a.revokeCommand(), a.inviteCommand(), a.joinCommand(), a.requestsCommand(), a.graphCommand(), a.policyCommand(), a.doctorCommand(),
 		a.versionCommand(),
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"io"
 	"runtime"
 	"runtime/debug"
+	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -52,3 +53,7 @@ func (a *app) versionCommand() *cobra.Command {
 	}
 	return c
 }
+
+// DocsDate is the date in the man pages: fixed, so that they change with the
+// commands only.
+func DocsDate() time.Time { return time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC) }

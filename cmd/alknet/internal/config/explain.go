@@ -12,11 +12,11 @@ import (
 
 // A Setting is the value of one key.
 type Setting struct {
-	Key        string `json:"key"`
-	Value      string `json:"value"`      // as it would stand in the file
-	Origin     string `json:"origin"`     // "default", "alknet.toml:12", "--set"
-	Reloadable bool   `json:"reloadable"` // a reload applies a change
-	Doc        string `json:"doc,omitzero"`
+	Key        string `json:"key"`          // as text
+	Value      string `json:"value"`        // as it would stand in the file
+	Origin     string `json:"origin"`       // "default", "alknet.toml:12", "--set"
+	Reloadable bool   `json:"reloadable"`   // a reload applies a change
+	Doc        string `json:"doc,omitzero"` // for people
 }
 
 // restart lists the keys that only a restart applies.

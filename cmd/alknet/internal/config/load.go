@@ -15,13 +15,13 @@ const maxFileBytes = 4 << 20
 
 // A Problem is one thing that is wrong with a configuration.
 type Problem struct {
-	File       string `json:"file"`
-	Line       int    `json:"line"`   // from 1
-	Column     int    `json:"column"` // from 1
-	Key        string `json:"key"`
-	Message    string `json:"message"`
-	Suggestion string `json:"suggestion,omitzero"`
-	Warning    bool   `json:"warning,omitzero"` // the configuration is usable
+	File       string `json:"file"`                // which one
+	Line       int    `json:"line"`                // from 1
+	Column     int    `json:"column"`              // from 1
+	Key        string `json:"key"`                 // as text
+	Message    string `json:"message"`             // for people
+	Suggestion string `json:"suggestion,omitzero"` // what was meant
+	Warning    bool   `json:"warning,omitzero"`    // the configuration is usable
 }
 
 // String is "alknet.toml:14:1: limits.max_con: unknown key (did you mean max_conns?)".

@@ -16,10 +16,10 @@ type Places struct {
 
 // An Environment is what Find is told of the world.
 type Environment struct {
-	Getenv func(string) string
-	Dir    string // --dir; empty: the usual places
-	File   string // --config
-	Root   bool   // the user is root
+	Getenv func(string) string // of the environment
+	Dir    string              // --dir; empty: the usual places
+	File   string              // --config
+	Root   bool                // the user is root
 }
 
 // Find says where the files are. The working directory is never one of the

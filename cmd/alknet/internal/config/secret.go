@@ -14,7 +14,10 @@ import (
 const maxSecretBytes = 64 << 10
 
 // A SecretRef says where a secret is. A secret itself never stands in the file.
-type SecretRef struct{ Kind, Name string }
+type SecretRef struct {
+	Kind string // prompt, keyring, file, fd or credential
+	Name string // a path, a number, or the name of a credential
+} // prompt, keyring, file, fd or credential
 
 // ParseSecretRef reads "prompt", "keyring", "file:PATH", "fd:N" or
 // "credential:NAME". The error does not repeat the text, which may be a secret.
@@ -28,17 +31,17 @@ func ParseSecretRef(s string) (SecretRef, error) {
 		if !filepath.IsAbs(name) {
 			return SecretRef{}, errors.New("file:PATH needs an absolute path")
 		}
-		return SecretRef{kind, name}, nil
+		return SecretRef{Kind: kind, Name: name}, nil
 	case "fd":
 		if n, err := strconv.Atoi(name); err != nil || n < 3 || n > 1023 {
 			return SecretRef{}, errors.New("fd:N needs a number from 3 to 1023")
 		}
-		return SecretRef{kind, name}, nil
+		return SecretRef{Kind: kind, Name: name}, nil
 	case "credential":
 		if name == "" || strings.ContainsAny(name, `/\`) || name[0] == '.' {
 			return SecretRef{}, errors.New("credential:NAME needs the name of a systemd credential")
 		}
-		return SecretRef{kind, name}, nil
+		return SecretRef{Kind: kind, Name: name}, nil
 	}
 	return SecretRef{}, errors.New("a secret is never written here: use prompt, keyring, file:PATH, fd:N or credential:NAME")
 }

@@ -13,8 +13,8 @@ import (
 
 // Sum is the input of demo/add.
 type Sum struct {
-	A int `json:"a"`
-	B int `json:"b"`
+	A int `json:"a"` // one number
+	B int `json:"b"` // the other
 }
 
 // Count is the input of demo/count.
@@ -25,14 +25,14 @@ type Count struct {
 
 // Item is one of its outputs.
 type Item struct {
-	I    int    `json:"i"`
+	I    int    `json:"i"`    // from 1
 	From string `json:"from"` // who counted
 }
 
 // Uploaded is the output of demo/upload.
 type Uploaded struct {
-	Items int `json:"items"`
-	Bytes int `json:"bytes"`
+	Items int `json:"items"` // how many
+	Bytes int `json:"bytes"` // in all
 }
 
 // operations are what head and workers serve. who is the name of the node.

@@ -8,29 +8,29 @@ import (
 
 // A Result is how one step went.
 type Result struct {
-	Event    string  `json:"event"` // "step"
-	Number   int     `json:"number"`
-	Part     string  `json:"part"`
-	Step     string  `json:"step"`
-	OK       bool    `json:"ok"`
-	With     string  `json:"with"` // transports, or the stock tool with its version
-	Millis   float64 `json:"ms"`
-	Result   string  `json:"result,omitzero"`
+	Event    string  `json:"event"`             // "step"
+	Number   int     `json:"number"`            // of the step, from 1
+	Part     string  `json:"part"`              // of the program
+	Step     string  `json:"step"`              // its name
+	OK       bool    `json:"ok"`                // it may
+	With     string  `json:"with"`              // transports, or the stock tool with its version
+	Millis   float64 `json:"ms"`                // how long it took
+	Result   string  `json:"result,omitzero"`   // what it showed
 	Expected string  `json:"expected,omitzero"` // of a step that failed
-	Got      string  `json:"got,omitzero"`
-	Log      string  `json:"log,omitzero"`
+	Got      string  `json:"got,omitzero"`      // of one that failed
+	Log      string  `json:"log,omitzero"`      // nil: silent
 }
 
 // A Summary ends a demo.
 type Summary struct {
-	Event   string  `json:"event"` // "summary"
-	Passed  int     `json:"passed"`
-	Steps   int     `json:"steps"`
-	Seconds float64 `json:"seconds"`
-	Version string  `json:"version"`
-	Go      string  `json:"go"`
-	System  string  `json:"system"`
-	Calls   int64   `json:"calls"` // that the head has served or routed
+	Event   string  `json:"event"`   // "summary"
+	Passed  int     `json:"passed"`  // steps that showed it
+	Steps   int     `json:"steps"`   // that ran
+	Seconds float64 `json:"seconds"` // from start to end
+	Version string  `json:"version"` // of the program
+	Go      string  `json:"go"`      // version
+	System  string  `json:"system"`  // GOOS/GOARCH
+	Calls   int64   `json:"calls"`   // that the head has served or routed
 }
 
 // Line prints a step as a person reads it.

@@ -29,7 +29,7 @@ type Options struct {
 	Keep    bool   // the folder stays
 	Only    string // steps whose part or name contains this
 	Serve   bool   // everything stays up until ctx ends
-	Version string
+	Version string // of the program
 	// Look finds a stock tool; nil: none.
 	Look func(tool string) (string, error)
 	// Step is told of each step as it ends.

@@ -25,7 +25,7 @@ import (
 
 // The exit statuses. They are an interface: numbers are added, never changed.
 const (
-	OK          = 0
+	OK          = 0   // it may
 	Failed      = 1   // for no reason below
 	Usage       = 2   // the command line is wrong
 	Partly      = 3   // some of it was done
@@ -51,13 +51,13 @@ var words = map[int]string{
 
 // An Error is how a command failed.
 type Error struct {
-	Exit    int    `json:"exit"`
-	Code    string `json:"code"` // a word for Exit, or the code of a call
-	Message string `json:"message"`
-	Peer    string `json:"peer,omitzero"`
-	Limit   string `json:"limit,omitzero"`
-	Hint    string `json:"hint,omitzero"` // a command that helps
-	Err     error  `json:"-"`
+	Exit    int    `json:"exit"`           // the exit status
+	Code    string `json:"code"`           // a word for Exit, or the code of a call
+	Message string `json:"message"`        // for people
+	Peer    string `json:"peer,omitzero"`  // its id, or empty
+	Limit   string `json:"limit,omitzero"` // that was reached
+	Hint    string `json:"hint,omitzero"`  // a command that helps
+	Err     error  `json:"-"`              // the cause
 }
 
 // Error is one line: what, why, and what to do next.

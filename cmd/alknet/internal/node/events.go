@@ -8,10 +8,10 @@ import (
 // An Event is something that happened in the node: a word for what, and about
 // whom.
 type Event struct {
-	Event  string    `json:"event"` // "ready", "reloaded", "peer.up", …
-	At     time.Time `json:"at"`
-	Peer   string    `json:"peer,omitzero"`
-	Detail string    `json:"detail,omitzero"`
+	Event  string    `json:"event"`           // "ready", "reloaded", "peer.up", …
+	At     time.Time `json:"at"`              // when
+	Peer   string    `json:"peer,omitzero"`   // its id, or empty
+	Detail string    `json:"detail,omitzero"` // more, by event
 }
 
 // A hub hands events to who watches. One that does not keep up misses events,

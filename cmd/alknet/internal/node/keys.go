@@ -48,9 +48,9 @@ func (n *Node) openKeys(ctx context.Context) error {
 
 // Secrets are the ways to what opens a vault.
 type Secrets struct {
-	Ref         config.SecretRef
+	Ref         config.SecretRef             // where the secret is
 	Prompt      func() (vault.Secret, error) // nil: nobody is there
-	Credentials string
+	Credentials string                       // folder of the service manager
 }
 
 // Unlock opens the vault in a folder and unlocks it. The caller closes it.

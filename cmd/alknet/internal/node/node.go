@@ -29,7 +29,7 @@ import (
 
 // Options are what a node needs to start.
 type Options struct {
-	File   *config.File
+	File   *config.File  // which one
 	Places config.Places // with what the file says applied
 	// Signer is the node's key. Nil: the vault's, which is unlocked.
 	Signer crypto.Signer
@@ -43,8 +43,8 @@ type Options struct {
 	Load func() (*config.File, []config.Problem)
 	// Operations are offered beside the node's own.
 	Operations []call.Operation
-	Version    string
-	Log        *slog.Logger
+	Version    string         // of the program
+	Log        *slog.Logger   // nil: silent
 	Level      *slog.LevelVar // of Log; nil: fixed
 }
 

@@ -15,31 +15,31 @@ import (
 
 // SignIn is the input of node/sign.
 type SignIn struct {
-	Message []byte `json:"message"`
+	Message []byte `json:"message"` // for people
 }
 
 // SignOut is its output.
 type SignOut struct {
-	Signature []byte `json:"signature"`
+	Signature []byte `json:"signature"` // 64 bytes
 }
 
 // StopIn is the input of node/stop.
 type StopIn struct {
-	Now bool `json:"now,omitzero"`
+	Now bool `json:"now,omitzero"` // cut what runs
 }
 
 // ReloadOut is the output of node/reload.
 type ReloadOut struct {
-	Problems []config.Problem `json:"problems"`
-	Changed  []string         `json:"changed"`
-	Restart  []string         `json:"restart"` // keys that only a restart applies
-	Before   string           `json:"before"`  // SHA-256 of the configuration
-	After    string           `json:"after"`
+	Problems []config.Problem `json:"problems"` // what is wrong
+	Changed  []string         `json:"changed"`  // keys with other values
+	Restart  []string         `json:"restart"`  // keys that only a restart applies
+	Before   string           `json:"before"`   // SHA-256 of the configuration
+	After    string           `json:"after"`    // the same of the new one
 }
 
 // ResolveIn is the input of node/resolve.
 type ResolveIn struct {
-	Peer string `json:"peer"`
+	Peer string `json:"peer"` // its id, or empty
 }
 
 // Resolved is where a peer is.

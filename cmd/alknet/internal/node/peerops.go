@@ -18,73 +18,73 @@ import (
 
 // A PeerEntry is a known peer as commands show it.
 type PeerEntry struct {
-	ID        string              `json:"id"`
-	Name      string              `json:"name,omitzero"`
-	Source    string              `json:"source"` // "file" or "book"
-	Keys      []string            `json:"keys"`
-	Addrs     []string            `json:"addrs"`
-	Scopes    []string            `json:"scopes"`
-	Resources map[string][]string `json:"resources,omitzero"`
-	Labels    map[string]string   `json:"labels,omitzero"`
-	Import    []string            `json:"import,omitzero"`
-	Export    bool                `json:"export,omitzero"`
-	Disabled  bool                `json:"disabled,omitzero"`
-	Note      string              `json:"note,omitzero"`
-	State     string              `json:"state,omitzero"` // of a running node
+	ID        string              `json:"id"`                 // of the peer or node
+	Name      string              `json:"name,omitzero"`      // what people call it
+	Source    string              `json:"source"`             // "file" or "book"
+	Keys      []string            `json:"keys"`               // as text
+	Addrs     []string            `json:"addrs"`              // HOST:PORT
+	Scopes    []string            `json:"scopes"`             // what it may do
+	Resources map[string][]string `json:"resources,omitzero"` // by type
+	Labels    map[string]string   `json:"labels,omitzero"`    // for choosing among peers
+	Import    []string            `json:"import,omitzero"`    // globs of operations that are taken
+	Export    bool                `json:"export,omitzero"`    // callers may use what was taken
+	Disabled  bool                `json:"disabled,omitzero"`  // refused
+	Note      string              `json:"note,omitzero"`      // for people
+	State     string              `json:"state,omitzero"`     // of a running node
 }
 
 // InviteIn is the input of node/peers/invite.
 type InviteIn struct {
-	Name      string              `json:"name,omitzero"`
-	Scopes    []string            `json:"scopes,omitzero"`
-	Resources map[string][]string `json:"resources,omitzero"`
-	Labels    map[string]string   `json:"labels,omitzero"`
-	Import    []string            `json:"import,omitzero"`
-	Export    bool                `json:"export,omitzero"`
-	Uses      int                 `json:"uses,omitzero"`
-	ForMS     int64               `json:"for_ms,omitzero"` // 0: an hour
-	Confirm   bool                `json:"confirm,omitzero"`
+	Name      string              `json:"name,omitzero"`      // what people call it
+	Scopes    []string            `json:"scopes,omitzero"`    // what it may do
+	Resources map[string][]string `json:"resources,omitzero"` // by type
+	Labels    map[string]string   `json:"labels,omitzero"`    // for choosing among peers
+	Import    []string            `json:"import,omitzero"`    // globs of operations that are taken
+	Export    bool                `json:"export,omitzero"`    // callers may use what was taken
+	Uses      int                 `json:"uses,omitzero"`      // how many may join; 0: 1
+	ForMS     int64               `json:"for_ms,omitzero"`    // 0: an hour
+	Confirm   bool                `json:"confirm,omitzero"`   // somebody has to approve
 }
 
 // InviteOut is its output.
 type InviteOut struct {
-	Ticket  string    `json:"ticket"`
-	Expires time.Time `json:"expires"`
+	Ticket  string    `json:"ticket"`  // alknet://…
+	Expires time.Time `json:"expires"` // when the ticket ends
 }
 
 // JoinIn is the input of node/peers/join.
 type JoinIn struct {
-	Ticket string            `json:"ticket"`
-	Name   string            `json:"name,omitzero"`
-	As     string            `json:"as,omitzero"` // what the head is called here
-	Labels map[string]string `json:"labels,omitzero"`
+	Ticket string            `json:"ticket"`          // alknet://…
+	Name   string            `json:"name,omitzero"`   // what people call it
+	As     string            `json:"as,omitzero"`     // what the head is called here
+	Labels map[string]string `json:"labels,omitzero"` // for choosing among peers
 }
 
 // JoinOut is its output: what we are there, and what the head is called here.
 type JoinOut struct {
-	ID     string   `json:"id"`
-	Head   string   `json:"head"`
-	Scopes []string `json:"scopes"`
+	ID     string   `json:"id"`     // of the peer or node
+	Head   string   `json:"head"`   // what the head is called here
+	Scopes []string `json:"scopes"` // what it may do
 }
 
 // RequestOut is somebody who waits to be let in.
 type RequestOut struct {
-	Code string `json:"code"`
-	Name string `json:"name"`
-	Key  string `json:"key"`
+	Code string `json:"code"` // a word that is never changed
+	Name string `json:"name"` // what people call it
+	Key  string `json:"key"`  // as text
 }
 
 // PeerIn names a peer.
 type PeerIn struct {
-	Peer string `json:"peer"`
+	Peer string `json:"peer"` // its id, or empty
 }
 
 // PingOut is how a peer answered.
 type PingOut struct {
-	Transport string  `json:"transport"`
-	Remote    string  `json:"remote"`
-	RTTMillis float64 `json:"rtt_ms"`
-	Load      float64 `json:"load"`
+	Transport string  `json:"transport"` // QUIC, Mux or Raw
+	Remote    string  `json:"remote"`    // its address
+	RTTMillis float64 `json:"rtt_ms"`    // 0: not measured
+	Load      float64 `json:"load"`      // 0 nothing to do, 1 all it can
 }
 
 // peerOperations are about the book and the graph.
@@ -130,6 +130,7 @@ func (n *Node) operatorPeerOperations() []call.Operation {
 		{Name: "node/peers/join", Description: "joins a head with a ticket", Func: call.MutationFunc(join), Errors: nodeErrors, Timeout: 10 * time.Minute},
 		{Name: "node/peers/ping", Description: "asks a peer whether it lives", Func: call.QueryFunc(n.ping), Errors: nodeErrors},
 		{Name: "node/all", Description: "calls an operation on every peer that serves it", Func: call.SubscriptionFunc(n.callAll), Errors: nodeErrors},
+		{Name: "node/policy", Description: "what the node would decide, step by step", Func: call.QueryFunc(n.policy), Errors: nodeErrors},
 		{Name: "node/route", Description: "who would get a call", Func: call.QueryFunc(n.route), Errors: nodeErrors},
 	}
 }
@@ -281,17 +282,17 @@ func (n *Node) ping(ctx context.Context, in PeerIn) (PingOut, error) {
 
 // AllIn is the input of node/all.
 type AllIn struct {
-	Operation string            `json:"operation"`
-	Input     json.RawMessage   `json:"input"`
-	Labels    map[string]string `json:"labels,omitzero"`
+	Operation string            `json:"operation"`       // its name
+	Input     json.RawMessage   `json:"input"`           // JSON
+	Labels    map[string]string `json:"labels,omitzero"` // for choosing among peers
 }
 
 // AllOut is one peer's answer.
 type AllOut struct {
-	Peer   string          `json:"peer"`
-	Output json.RawMessage `json:"output,omitzero"`
-	Code   string          `json:"code,omitzero"`
-	Error  string          `json:"error,omitzero"`
+	Peer   string          `json:"peer"`            // its id, or empty
+	Output json.RawMessage `json:"output,omitzero"` // JSON
+	Code   string          `json:"code,omitzero"`   // a word that is never changed
+	Error  string          `json:"error,omitzero"`  // why it failed
 }
 
 func (n *Node) callAll(ctx context.Context, in AllIn) iter.Seq2[AllOut, error] {
@@ -316,23 +317,23 @@ func (n *Node) callAll(ctx context.Context, in AllIn) iter.Seq2[AllOut, error] {
 
 // RouteIn is the input of node/route.
 type RouteIn struct {
-	Operation string            `json:"operation"`
-	Labels    map[string]string `json:"labels,omitzero"`
+	Operation string            `json:"operation"`       // its name
+	Labels    map[string]string `json:"labels,omitzero"` // for choosing among peers
 }
 
 // RouteOut is who would get a call, and who would not.
 type RouteOut struct {
-	Operation  string         `json:"operation"`
-	Winner     string         `json:"winner"`
-	Why        string         `json:"why"`
-	Candidates []CandidateOut `json:"candidates"`
+	Operation  string         `json:"operation"`  // its name
+	Winner     string         `json:"winner"`     // who gets the call
+	Why        string         `json:"why"`        // the rule that decides
+	Candidates []CandidateOut `json:"candidates"` // who serves it
 }
 
 // CandidateOut is a peer that serves an operation.
 type CandidateOut struct {
-	Peer string `json:"peer"`
-	OK   bool   `json:"ok"`
-	Why  string `json:"why"`
+	Peer string `json:"peer"` // its id, or empty
+	OK   bool   `json:"ok"`   // it may
+	Why  string `json:"why"`  // the rule that decides
 }
 
 func (n *Node) route(_ context.Context, in RouteIn) (RouteOut, error) {

@@ -16,9 +16,9 @@ import (
 
 // A Listener is one of node.listen with what became of it.
 type Listener struct {
-	Name      string `json:"name"` // as configured
-	UDP       string `json:"udp,omitzero"`
-	TCP       string `json:"tcp,omitzero"`
+	Name      string `json:"name"`               // as configured
+	UDP       string `json:"udp,omitzero"`       // address; empty: none
+	TCP       string `json:"tcp,omitzero"`       // address; empty: none
 	Activated bool   `json:"activated,omitzero"` // the service manager opened it
 }
 

@@ -19,114 +19,114 @@ const StatusSchema = "alknet.status/1"
 
 // A Status describes a running node. Field names are never changed.
 type Status struct {
-	Schema    string           `json:"schema"`
-	Node      NodeStatus       `json:"node"`
-	Listeners []Listener       `json:"listeners"`
-	Outside   []Outside        `json:"outside"` // servers that the node talks to by itself
-	Warnings  []Warning        `json:"warnings"`
-	Services  []ServiceStatus  `json:"services"`
-	Peers     []PeerStatus     `json:"peers"`
-	Calls     CallStatus       `json:"calls"`
-	Limits    []LimitStatus    `json:"limits"`
-	Refused   map[string]int64 `json:"refused"` // connections, by reason
-	Runtime   RuntimeStatus    `json:"runtime"`
+	Schema    string           `json:"schema"`    // StatusSchema
+	Node      NodeStatus       `json:"node"`      // the node itself
+	Listeners []Listener       `json:"listeners"` // open sockets
+	Outside   []Outside        `json:"outside"`   // servers that the node talks to by itself
+	Warnings  []Warning        `json:"warnings"`  // what an operator should look at
+	Services  []ServiceStatus  `json:"services"`  // by ALPN
+	Peers     []PeerStatus     `json:"peers"`     // known or connected, by id
+	Calls     CallStatus       `json:"calls"`     // the control plane
+	Limits    []LimitStatus    `json:"limits"`    // every bound and where it comes from
+	Refused   map[string]int64 `json:"refused"`   // connections, by reason
+	Runtime   RuntimeStatus    `json:"runtime"`   // the process
 }
 
 // NodeStatus is the node itself.
 type NodeStatus struct {
-	ID            string    `json:"id"`
-	Name          string    `json:"name"`
-	Version       string    `json:"version"`
-	Go            string    `json:"go"`
-	PID           int       `json:"pid"`
-	Started       time.Time `json:"started"`
-	State         string    `json:"state"` // starting, ready, draining
-	ConfigSHA256  string    `json:"config_sha256"`
-	ConfigEpoch   int64     `json:"config_epoch"` // 1 at the start, one more with each reload
-	TicketEpoch   int64     `json:"ticket_epoch"` // how often peers were judged again
-	TestNamespace bool      `json:"test_namespace"`
-	Handshaking   int       `json:"handshaking"` // connections without an identity yet
-	Connections   int       `json:"connections"`
+	ID            string    `json:"id"`             // of the peer or node
+	Name          string    `json:"name"`           // what people call it
+	Version       string    `json:"version"`        // of the program
+	Go            string    `json:"go"`             // version
+	PID           int       `json:"pid"`            // of the process
+	Started       time.Time `json:"started"`        // when
+	State         string    `json:"state"`          // starting, ready, draining
+	ConfigSHA256  string    `json:"config_sha256"`  // of the text of the file
+	ConfigEpoch   int64     `json:"config_epoch"`   // 1 at the start, one more with each reload
+	TicketEpoch   int64     `json:"ticket_epoch"`   // how often peers were judged again
+	TestNamespace bool      `json:"test_namespace"` // operations below test/ are offered
+	Handshaking   int       `json:"handshaking"`    // connections without an identity yet
+	Connections   int       `json:"connections"`    // live ones
 }
 
 // Outside is a server that the node contacts by itself.
 type Outside struct {
-	What    string `json:"what"`
-	Address string `json:"address"`
+	What    string `json:"what"`    // what for
+	Address string `json:"address"` // HOST:PORT
 }
 
 // A Warning is what an operator should look at.
 type Warning struct {
-	Code string `json:"code"`
-	Text string `json:"text"`
-	Fix  string `json:"fix,omitzero"`
+	Code string `json:"code"`         // a word that is never changed
+	Text string `json:"text"`         // for people
+	Fix  string `json:"fix,omitzero"` // a command or setting
 }
 
 // ServiceStatus is one ALPN.
 type ServiceStatus struct {
-	ALPN        string           `json:"alpn"`
-	Section     string           `json:"section"`
-	Over        string           `json:"over"`
-	Access      string           `json:"access"`
-	Anonymous   bool             `json:"anonymous"`
-	Handshakes  int64            `json:"handshakes"`
-	Connections int              `json:"connections"`
-	Handlers    int              `json:"handlers"`
-	Streams     int              `json:"streams"`
-	BytesIn     int64            `json:"bytes_in"`
-	BytesOut    int64            `json:"bytes_out"`
-	Refused     map[string]int64 `json:"refused"`
-	Panics      int64            `json:"panics"`
+	ALPN        string           `json:"alpn"`        // the name of the service
+	Section     string           `json:"section"`     // of the configuration
+	Over        string           `json:"over"`        // transports
+	Access      string           `json:"access"`      // who may use it
+	Anonymous   bool             `json:"anonymous"`   // strangers too
+	Handshakes  int64            `json:"handshakes"`  // finished, since the start
+	Connections int              `json:"connections"` // live ones
+	Handlers    int              `json:"handlers"`    // running
+	Streams     int              `json:"streams"`     // open now
+	BytesIn     int64            `json:"bytes_in"`    // read from streams
+	BytesOut    int64            `json:"bytes_out"`   // written to streams
+	Refused     map[string]int64 `json:"refused"`     // by reason
+	Panics      int64            `json:"panics"`      // recovered
 }
 
 // PeerStatus is one known or connected peer.
 type PeerStatus struct {
-	ID         string       `json:"id"`
-	Key        string       `json:"key"`
-	State      string       `json:"state"` // up, suspect, draining, left, seen, never, disabled
-	Links      []LinkStatus `json:"links"`
-	Operations []string     `json:"operations"`
-	Running    int          `json:"running"`
+	ID         string       `json:"id"`         // of the peer or node
+	Key        string       `json:"key"`        // as text
+	State      string       `json:"state"`      // up, suspect, draining, left, seen, never, disabled
+	Links      []LinkStatus `json:"links"`      // its connections
+	Operations []string     `json:"operations"` // taken from it
+	Running    int          `json:"running"`    // now
 }
 
 // LinkStatus is one connection.
 type LinkStatus struct {
-	ALPN      string    `json:"alpn"`
-	Transport string    `json:"transport"`
-	Remote    string    `json:"remote"`
-	RTTMillis float64   `json:"rtt_ms"`
-	Since     time.Time `json:"since"`
+	ALPN      string    `json:"alpn"`      // the name of the service
+	Transport string    `json:"transport"` // QUIC, Mux or Raw
+	Remote    string    `json:"remote"`    // its address
+	RTTMillis float64   `json:"rtt_ms"`    // 0: not measured
+	Since     time.Time `json:"since"`     // when the handshake was complete
 }
 
 // CallStatus is the control plane.
 type CallStatus struct {
-	Connections   int              `json:"connections"`
-	Running       int              `json:"running"`
-	Overrunning   int              `json:"overrunning"`
-	Subscriptions int              `json:"subscriptions"`
-	Retained      int              `json:"retained"`
-	Panics        int64            `json:"panics"`
-	ByCode        map[string]int64 `json:"by_code"` // how calls ended; OK: without an error
+	Connections   int              `json:"connections"`   // live ones
+	Running       int              `json:"running"`       // now
+	Overrunning   int              `json:"overrunning"`   // beyond their deadline
+	Subscriptions int              `json:"subscriptions"` // streams of items
+	Retained      int              `json:"retained"`      // kept for a caller that lost its connection
+	Panics        int64            `json:"panics"`        // recovered
+	ByCode        map[string]int64 `json:"by_code"`       // how calls ended; OK: without an error
 }
 
 // LimitStatus is one limit.
 type LimitStatus struct {
-	Name    string `json:"name"`
-	Value   string `json:"value"`
+	Name    string `json:"name"`    // what people call it
+	Value   string `json:"value"`   // raw bytes
 	Setting string `json:"setting"` // where the value comes from
 }
 
 // RuntimeStatus is the process.
 type RuntimeStatus struct {
-	Goroutines           int     `json:"goroutines"`
-	HeapInuse            uint64  `json:"heap_inuse"` // bytes
-	RSS                  int64   `json:"rss"`        // bytes; 0: unknown
-	FDs                  int     `json:"fds"`        // 0: unknown
-	MaxFDs               uint64  `json:"max_fds"`    // 0: unknown
-	ReservedBytes        int64   `json:"reserved_bytes"`
-	UnauthenticatedBytes int64   `json:"unauthenticated_bytes"`
-	GCPauseP99           float64 `json:"gc_pause_p99_ms"`
-	CPUSeconds           float64 `json:"cpu_s"`
+	Goroutines           int     `json:"goroutines"`            // of the process
+	HeapInuse            uint64  `json:"heap_inuse"`            // bytes
+	RSS                  int64   `json:"rss"`                   // bytes; 0: unknown
+	FDs                  int     `json:"fds"`                   // 0: unknown
+	MaxFDs               uint64  `json:"max_fds"`               // 0: unknown
+	ReservedBytes        int64   `json:"reserved_bytes"`        // held for peers
+	UnauthenticatedBytes int64   `json:"unauthenticated_bytes"` // of those, for strangers
+	GCPauseP99           float64 `json:"gc_pause_p99_ms"`       // milliseconds
+	CPUSeconds           float64 `json:"cpu_s"`                 // used since the start
 }
 
 // Status describes the node now.

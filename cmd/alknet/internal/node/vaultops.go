@@ -12,21 +12,21 @@ import (
 
 // SecretIn names a stored secret, and for node/vault/put holds it.
 type SecretIn struct {
-	Name    string `json:"name"`
-	Purpose string `json:"purpose"`
-	Value   []byte `json:"value,omitzero"`
+	Name    string `json:"name"`           // what people call it
+	Purpose string `json:"purpose"`        // as given when it was stored
+	Value   []byte `json:"value,omitzero"` // raw bytes
 }
 
 // SecretOut is a stored secret.
 type SecretOut struct {
-	Value []byte `json:"value"`
+	Value []byte `json:"value"` // raw bytes
 }
 
 // SecretInfo says what is stored.
 type SecretInfo struct {
-	Name       string `json:"name"`
-	Purpose    string `json:"purpose"`
-	KeyVersion uint32 `json:"key_version"`
+	Name       string `json:"name"`        // what people call it
+	Purpose    string `json:"purpose"`     // as given when it was stored
+	KeyVersion uint32 `json:"key_version"` // of the key it is encrypted under
 }
 
 // vaultOperations reach the secrets of the node's vault, which the node alone can
