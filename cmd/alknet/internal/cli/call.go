@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/alkdev/alknet/call"
+	"github.com/alkdev/alknet/call/codes"
 	"github.com/alkdev/alknet/cmd/alknet/internal/fault"
 )
 
@@ -94,15 +95,15 @@ func (a *app) call(ctx context.Context, full string, args []string, fl callFlags
 		return err
 	}
 	defer done()
+	if strings.HasSuffix(op, "@all") {
+		return a.callAll(ctx, w, op, args, fl)
+	}
 	spec, err := a.describe(ctx, c, op)
 	if err != nil {
 		return callFault(full, err)
 	}
 	o := call.Options{Type: spec.Func.Type, InputStream: spec.Func.InputStream, IdempotencyKey: fl.key, After: fl.after,
 		OnNotice: func(name string, detail json.RawMessage) { a.detail("%s %s", plain(name), quoted(string(detail))) }}
-	if strings.HasSuffix(op, "@all") {
-		return a.callAll(ctx, w, op, args, fl)
-	}
 	s, err := c.Open(ctx, op, o)
 	if err != nil {
 		return callFault(full, err)
@@ -122,8 +123,11 @@ func (a *app) describe(ctx context.Context, c call.Caller, op string) (call.Oper
 	if !ok {
 		return call.Operation{Func: call.Func{Type: call.Query}}, nil
 	}
-	name, _ := strings.CutSuffix(op, "@all")
-	return d.Describe(ctx, name)
+	spec, err := d.Describe(ctx, op)
+	if ce, ok := errors.AsType[*call.Error](err); ok && ce.Code == codes.NotFound {
+		return call.Operation{}, nil // what we may not call we may not see either: the call says which
+	}
+	return spec, err
 }
 
 func (a *app) sendInput(s *call.Stream, spec call.Operation, args []string, fl callFlags) error {

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"sync"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -25,6 +27,7 @@ func (a *app) pipeCommand() *cobra.Command {
 	c.RunE = func(c *cobra.Command, args []string) error {
 		ctx, cancel := a.bounded(c.Context())
 		defer cancel()
+		signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // whoever reads from us may be gone: the peer is still told
 		w, err := a.way(ctx)
 		if err != nil {
 			return err

@@ -17,7 +17,7 @@ import (
 
 func (a *app) policyCommand() *cobra.Command {
 	explain := &cobra.Command{
-		Use:   "explain PEER ALPN|OP|dial:HOST:PORT|listen:HOST:PORT|publish:NAME|name:NAME",
+		Use:   "explain PEER ALPN|OP|dial:HOST:PORT|listen:HOST:PORT|publish:NAME|name:NAME|shell",
 		Short: "Say what the node would decide, which rule decides, and what is missing",
 		Args:  count(2, 2),
 	}

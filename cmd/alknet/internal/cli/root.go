@@ -48,7 +48,7 @@ type app struct {
 // Run runs the program and returns its exit status.
 func Run(ctx context.Context, env *Env) int {
 	_ = node.NoCoreDumps() // best effort: a limit of the system may be lower already
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	a := &app{Env: env}
 	root := a.command()
@@ -63,7 +63,19 @@ func Run(ctx context.Context, env *Env) int {
 	if status, ok := errors.AsType[*toolStatus](err); ok {
 		return status.code
 	}
-	return a.failed(ctx, err)
+	return a.failed(ctx, usage(err))
+}
+
+// usage recognises what the parser of the command line says of flags that stand
+// before a command.
+func usage(err error) error {
+	text := err.Error()
+	for _, prefix := range []string{"unknown flag", "unknown shorthand flag", "flag needs an argument", "invalid argument"} {
+		if _, ours := errors.AsType[*fault.Error](err); !ours && strings.HasPrefix(text, prefix) {
+			return fault.New(fault.Usage, text, "alknet --help")
+		}
+	}
+	return err
 }
 
 // Command is the tree of commands, for documents.

@@ -66,7 +66,7 @@ func (a *app) wrap(ctx context.Context, tool string, args []string) error {
 	}
 	defer os.RemoveAll(dir)
 	cfg := filepath.Join(dir, "config")
-	if err := a.writeSSHConfig(ctx, cfg, args); err != nil {
+	if err := a.writeSSHConfig(ctx, cfg, tool, args); err != nil {
 		return err
 	}
 	options := []string{"-F", cfg}
@@ -119,31 +119,30 @@ func (a *app) places() []string {
 }
 
 // writeSSHConfig writes an ssh_config(5) for the peers among the arguments.
-func (a *app) writeSSHConfig(ctx context.Context, path string, args []string) error {
+func (a *app) writeSSHConfig(ctx context.Context, path, tool string, args []string) error {
 	w, err := a.way(ctx)
 	if err != nil {
 		return err
 	}
 	defer w.close()
 	peers := make(map[string]alknet.PeerID)
-	var lastErr error
-	for _, arg := range args {
-		for _, name := range hostNames(arg) {
-			r, err := w.resolve(ctx, name)
-			if err == nil && len(r.Keys) > 0 {
-				if peers[name], err = alknet.ParsePeerID(r.Keys[0]); err != nil {
-					return err
-				}
-			} else if err != nil {
-				lastErr = err
-			}
+	for _, name := range hostNames(tool, args) {
+		if !validHost(name) {
+			return fault.New(fault.Usage, quoted(name)+" is no name of a peer", "alknet peer list")
+		}
+		r, err := w.resolve(ctx, name)
+		if err != nil {
+			return err
+		}
+		if len(r.Keys) == 0 {
+			return fault.New(fault.Unknown, plain(name)+" has no key", "alknet peer show "+name)
+		}
+		if peers[name], err = alknet.ParsePeerID(r.Keys[0]); err != nil {
+			return err
 		}
 	}
 	if len(peers) == 0 {
-		if lastErr == nil {
-			lastErr = fault.New(fault.Usage, "no peer is named", "alknet peer list")
-		}
-		return lastErr
+		return fault.New(fault.Usage, "no peer is named", "alknet peer list")
 	}
 	return writeConfigFile(path, peers)
 }
@@ -160,20 +159,39 @@ func writeConfigFile(path string, peers map[string]alknet.PeerID) error {
 	return errors.Join(ssh.WriteConfig(f, self, peers), f.Close())
 }
 
-// hostNames are what an argument of ssh, scp or rsync could mean as a peer.
-func hostNames(arg string) []string {
-	if strings.HasPrefix(arg, "-") || strings.HasPrefix(arg, "/") {
-		return nil
+// sshValued are the options of ssh(1) that take a value.
+const sshValued = "BbcDEeFIiJLlmOoPpQRSWw"
+
+// hostNames are the peers that the arguments of ssh, scp or rsync name: ssh's
+// destination, and of the others what stands before a colon.
+func hostNames(tool string, args []string) (names []string) {
+	for i := 0; i < len(args); i++ {
+		arg := args[i]
+		switch {
+		case tool != "ssh":
+			host, _, remote := strings.Cut(arg, ":")
+			if remote && !strings.HasPrefix(arg, "-") && !strings.Contains(host, "/") {
+				names = append(names, hostOf(host))
+			}
+		case arg == "--":
+		case strings.HasPrefix(arg, "-"):
+			if len(arg) == 2 && strings.Contains(sshValued, arg[1:]) {
+				i++ // its value
+			}
+		default:
+			return []string{hostOf(arg)}
+		}
 	}
-	host, _, _ := strings.Cut(arg, ":")
+	return names
+}
+
+// hostOf is the peer of "user@peer" and "peer.alk".
+func hostOf(host string) string {
+	host = strings.TrimPrefix(host, "ssh://")
 	if i := strings.LastIndexByte(host, '@'); i >= 0 {
 		host = host[i+1:]
 	}
-	host = strings.TrimSuffix(host, ".alk")
-	if !validHost(host) {
-		return nil
-	}
-	return []string{host}
+	return strings.TrimSuffix(host, ".alk")
 }
 
 // validHost is the rule for what may reach a command line.

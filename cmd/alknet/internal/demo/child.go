@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"sync/atomic"
 	"time"
 
 	"github.com/alkdev/alknet"
@@ -65,7 +66,7 @@ func work(ctx context.Context, ep *alknet.Endpoint, head alknet.Addr, e errand, 
 		head.Over = alknet.Raw
 	}
 	var reg call.Registry
-	if err := reg.Register(operations(e.Name)...); err != nil {
+	if err := reg.Register(operations(e.Name, new(atomic.Int64))...); err != nil {
 		return err
 	}
 	h := &call.Handler{Registry: &reg}

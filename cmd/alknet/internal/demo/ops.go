@@ -35,13 +35,15 @@ type Uploaded struct {
 	Bytes int `json:"bytes"` // in all
 }
 
-// operations are what head and workers serve. who is the name of the node.
-func operations(who string) []call.Operation {
+// operations are what head and workers serve. who is the name of the node, and
+// sleeping counts the calls of demo/sleep that have begun.
+func operations(who string, sleeping *atomic.Int64) []call.Operation {
 	var notes atomic.Int64
 	add := func(_ context.Context, in Sum) (int, error) { return in.A + in.B, nil }
 	note := func(context.Context, struct{}) (int64, error) { return notes.Add(1), nil }
 	name := func(context.Context, struct{}) (string, error) { return who, nil }
 	sleep := func(ctx context.Context, in Count) (string, error) {
+		sleeping.Add(1)
 		return who, pause(ctx, time.Duration(in.GapMS)*time.Millisecond)
 	}
 	count := func(ctx context.Context, in Count) iter.Seq2[Item, error] {

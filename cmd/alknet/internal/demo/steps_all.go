@@ -146,7 +146,7 @@ func (w *world) stepDrain(ctx context.Context) (outcome, error) {
 		from, err := call.Call[string](ctx, c, "demo/sleep", Count{GapMS: 300})
 		answers <- answer{from, err}
 	})
-	for w.head.Status().Calls.Running == 0 {
+	for w.sleeping.Load() == 0 {
 		if err := pause(ctx, time.Millisecond); err != nil {
 			return outcome{}, err
 		}
@@ -157,7 +157,11 @@ func (w *world) stepDrain(ctx context.Context) (outcome, error) {
 	if a.err != nil {
 		return outcome{}, a.err
 	}
-	return outcome{"QUIC", fmt.Sprintf("answered, then the head ended after %d ms", time.Since(begun).Milliseconds())},
+	took := time.Since(begun)
+	if err := want(took < 3*time.Second, "the head ends when nothing runs any more", "it waited %d ms", took.Milliseconds()); err != nil {
+		return outcome{}, err
+	}
+	return outcome{"QUIC", fmt.Sprintf("answered, then the head ended after %d ms", took.Milliseconds())},
 		want(a.from == "head", "the head's answer", "%s", a.from)
 }
 

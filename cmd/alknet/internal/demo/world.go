@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/alkdev/alknet"
@@ -49,6 +50,7 @@ type world struct {
 	workerA, workerB *child
 	killed           bool
 	calls            int64
+	sleeping         atomic.Int64 // calls of demo/sleep that have begun
 }
 
 // names are everybody with a key.
@@ -186,7 +188,7 @@ func (w *world) startNode(ctx context.Context, name, text string) (*node.Node, e
 		Places:     config.Places{Config: path, State: dir, Runtime: dir, Vault: filepath.Join(dir, "vault"), Control: filepath.Join(dir, "control.sock")},
 		Signer:     w.keys[name],
 		Load:       load,
-		Operations: operations(name),
+		Operations: operations(name, &w.sleeping),
 		Version:    w.o.Version,
 		Log:        slog.New(slog.NewTextHandler(w.log, nil)).With("node", name),
 	})

@@ -36,12 +36,12 @@ const (
 // A Patient is what is looked at.
 type Patient struct {
 	Places   config.Places
-	File     *config.File
-	Problems []config.Problem
-	Status   *node.Status // nil: no node runs
+	File     *config.File     // which one
+	Problems []config.Problem // what is wrong
+	Status   *node.Status     // nil: no node runs
 	// Ping asks a peer whether it lives; nil: no node runs.
 	Ping func(ctx context.Context, peer string) error
-	Now  time.Time
+	Now  time.Time // cut what runs
 }
 
 // Examine looks at everything, for at most ten seconds.

@@ -17,7 +17,7 @@ import (
 // PolicyIn is the input of node/policy.
 type PolicyIn struct {
 	Peer   string `json:"peer"`   // an id of the book, or a key
-	Target string `json:"target"` // an ALPN, an operation, dial:HOST:PORT, listen:HOST:PORT, publish:NAME or name:NAME
+	Target string `json:"target"` // an ALPN, an operation, dial:HOST:PORT, listen:HOST:PORT, publish:NAME, name:NAME or shell
 }
 
 // A Verdict is what the node would decide.
@@ -70,6 +70,8 @@ func (e *explaining) run(ctx context.Context, in PolicyIn) error {
 		return e.forward(ctx, forward.OpListen, "tcp", rest)
 	case "publish":
 		return e.forward(ctx, forward.OpPublish, "name", rest)
+	case "shell":
+		return e.shell()
 	case "name":
 		return e.forward(ctx, forward.OpDial, "name", rest)
 	}
@@ -122,14 +124,22 @@ func (e *explaining) service(s alknet.Service) error {
 	if e.id.ID == "" && !s.AllowAnonymous {
 		return e.step("service", errors.New("authentication required"), "", "alknet peer add NAME "+e.id.Peer.String())
 	}
-	err := s.Access.Check(&e.id)
-	if err := e.step("service", err, s.ALPN+" admits it", e.grant(s.Access)); err != nil {
-		return err
+	return e.step("service", s.Access.Check(&e.id), s.ALPN+" admits it", e.grant(s.Access))
+}
+
+// shell is a service and a scope.
+func (e *explaining) shell() error {
+	for _, s := range e.n.router.Services() {
+		if s.ALPN == ssh.ALPN {
+			if err := e.service(s); err != nil {
+				return err
+			}
+		}
 	}
-	if s.ALPN != ssh.ALPN {
-		return nil
+	if e.n.File().SSH == nil || e.n.File().SSH.Accounts == "" {
+		return e.step("shell", errors.New("this node gives nobody a shell"), "", "alknet config explain ssh.accounts")
 	}
-	err = alknet.AccessControl{RequiredScopes: []string{ssh.ScopeShell}}.Check(&e.id)
+	err := alknet.AccessControl{RequiredScopes: []string{ssh.ScopeShell}}.Check(&e.id)
 	return e.step("shell", err, "it may have a shell", e.grant(alknet.AccessControl{RequiredScopes: []string{ssh.ScopeShell}}))
 }
 
