@@ -1,23 +1,23 @@
 #!/bin/sh
 # bench/rpc.sh ROUNDS: unary calls and streams of items, all stacks interleaved,
-# then the tables. RPC_PEERS names the stacks.
+# then the tables. RPC_PEERS names the stacks, RPC_OUT keeps what was measured.
 set -eu
 cd "$(dirname "$0")"
 rounds=${1:-5}
-peers=${RPC_PEERS:-grpc connect-h2 drpc nats alknet-quic alknet-quic-typed alknet-quic-bytes alknet-raw}
+peers=${RPC_PEERS:-grpc connect-h2 connect-h3 drpc nats alknet-quic alknet-quic-typed alknet-quic-bytes alknet-raw}
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 go build -o "$out/rpc" ./cmd/rpc
-go build -o "$out/summ" ./cmd/summ
+results=${RPC_OUT:-$out/results}
+: > "$results"
 for _ in $(seq "$rounds"); do
   for p in $peers; do
     for size in 100 4096; do
-      timeout 100 "$out/rpc" unary -proto "$p" -size $size -conc 1 -n 4000
-      [ "$p" = drpc ] || timeout 100 "$out/rpc" unary -proto "$p" -size $size -conc 64 -n 20000
+      timeout 100 "$out/rpc" unary -proto "$p" -size $size -conc 1 -n 3000
+      [ "$p" = drpc ] || timeout 100 "$out/rpc" unary -proto "$p" -size $size -conc 64 -n 15000
     done
     [ "$p" = nats ] || timeout 100 "$out/rpc" stream -proto "$p" -size 100 -n 100000
     [ "$p" = nats ] || timeout 100 "$out/rpc" stream -proto "$p" -size 65536 -n 1500
-  done
-done > "$out/results"
-cat "$out/results" > "${RPC_OUT:-/dev/null}"
-"$out/summ" < "$out/results"
+  done >> "$results"
+done
+"$out/rpc" tables "$results"

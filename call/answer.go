@@ -74,8 +74,18 @@ func (l *link) answered(ln *lane, ev *event, size int) {
 	case ev.typ == evCompleted:
 		c.completed(ev)
 	default:
-		c.fail(parseError(ev.payload))
+		c.fail(l.remoteError(ev.payload))
 	}
+}
+
+// remoteError reads a call.error, and notes through whom it came.
+func (l *link) remoteError(payload []byte) *Error {
+	e := parseError(payload)
+	if len(e.Origin) > maxHops {
+		e.Origin = e.Origin[:maxHops]
+	}
+	e.Origin = append([]string{l.conn.SharedIdentity().ID}, e.Origin...)
+	return e
 }
 
 func itemOf(ev *event, data []byte, size int) item {
@@ -136,6 +146,9 @@ func (c *outCall) finish(err error) {
 	}
 	c.out.open()
 	ln := c.ln
+	if ln != nil && c.o.InputStream {
+		ln.w.wake()
+	}
 	c.box.finish(err) // the call may be gone now
 	if ln != nil && ln.own {
 		ln.over.Store(true)
@@ -171,12 +184,19 @@ func (c *outCall) contextEnded() {
 	}
 }
 
+// claimLocked removes the call, if it has not ended: it may be used again then.
+func (c *outCall) claimLocked() bool {
+	if c.l.out[c.n] != c {
+		return false
+	}
+	c.l.removeOutLocked(c)
+	return true
+}
+
 // expire ends the call at the deadline that we gave it.
 func (c *outCall) expire() {
-	if c.remove() {
-		c.l.sendAbort(c)
-		c.fail(errorf(codes.Timeout, "deadline exceeded").ran(runUnknown).because(context.DeadlineExceeded))
-	}
+	c.l.sendAbort(c)
+	c.fail(errorf(codes.Timeout, "deadline exceeded").ran(runUnknown).because(context.DeadlineExceeded))
 }
 
 // credited lets a stream of inputs go on.

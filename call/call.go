@@ -35,12 +35,8 @@ type unaryInput struct {
 // call makes a unary call with as little as possible in between.
 func call(ctx context.Context, c Caller, op string, in unaryInput, out any) error {
 	var o Options
-	for {
-		w, ok := c.(optioned)
-		if !ok {
-			break
-		}
-		c, o = w.c, w.merge(o)
+	if w, ok := c.(optioned); ok {
+		c, o = w.c, w.o
 	}
 	if cl, ok := c.(*Client); ok {
 		return cl.unary(ctx, strings.TrimPrefix(op, "/"), o, in, out)

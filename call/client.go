@@ -55,7 +55,8 @@ func (c *Client) Conn() *alknet.Conn { return c.l.conn }
 func (c *Client) Done() <-chan struct{} { return c.l.donec }
 
 // Close ends the connection. Calls on it fail with UNAVAILABLE, those that run
-// here are aborted; it returns when their handlers have returned.
+// here are aborted; at the end that dialled it returns when their handlers have,
+// so that a handler must not call it.
 func (c *Client) Close() error {
 	err := c.l.conn.Close()
 	c.l.fail(nil)
@@ -184,8 +185,13 @@ func (o *Options) check(op string) error {
 }
 
 // With returns c with options for the typed calls; what is set in o wins over
-// what they pass.
-func With(c Caller, o Options) Caller { return optioned{c, o} }
+// what they pass, and over an earlier With.
+func With(c Caller, o Options) Caller {
+	if w, ok := c.(optioned); ok {
+		return optioned{w.c, optioned{o: o}.merge(w.o)}
+	}
+	return optioned{c, o}
+}
 
 // optioned is a Caller with options.
 type optioned struct {

@@ -118,7 +118,9 @@ func (l *link) oursLocked(id []byte) *outCall {
 func (l *link) run() error {
 	defer l.stop(net.ErrClosed)
 	if !l.s.enlist(l) {
-		return &alknet.Error{Code: alknet.CodeShutdown, Reason: "draining"}
+		l.fail(&alknet.Error{Code: alknet.CodeShutdown, Reason: "draining"})
+		l.wg.Wait()
+		return l.reason()
 	}
 	defer l.s.forget(l)
 	unwatch := context.AfterFunc(l.ctx, func() { l.fail(context.Cause(l.ctx)) })
@@ -208,6 +210,17 @@ func (l *link) connEnded() bool {
 	default:
 		return l.single
 	}
+}
+
+// spawn runs f in a goroutine of the link; false: the link has ended.
+func (l *link) spawn(f func()) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.err != nil {
+		return false
+	}
+	safe.Go(&l.wg, l.crashed, f)
+	return true
 }
 
 // crashed is what a panic outside of a handler does: it ends the connection.

@@ -12,8 +12,14 @@ type due struct {
 	fire  expiry // called without the link's lock
 }
 
-// An expiry is what happens to a call whose time is up.
-type expiry interface{ expire() }
+// An expiry is a call whose time can be up.
+type expiry interface {
+	// claimLocked reports whether the call is still to be ended; whatever becomes
+	// of its object after the link's lock is released, that was this call.
+	claimLocked() bool
+	// expire ends it, without the lock.
+	expire()
+}
 
 // deadlines are the calls of a link by their time, one timer for all of them: a
 // call that ends in time, as nearly all do, moves no timer.
@@ -87,7 +93,9 @@ func (l *link) expireDue() {
 	l.armed = 0
 	now := l.since()
 	for len(l.due) > 0 && l.due[0].at <= now {
-		over = append(over, heap.Pop(&l.due).(*due).fire)
+		if e := heap.Pop(&l.due).(*due).fire; e.claimLocked() {
+			over = append(over, e)
+		}
 	}
 	l.armLocked()
 	l.mu.Unlock()

@@ -147,8 +147,15 @@ func (s *state) may(ctx context.Context, e *entry, who *caller) bool {
 	return op.Access.Check(who.id) == nil || s.h.Owns(ctx, who.id, op.Access.ResourceType, "", op.Access.ResourceAction)
 }
 
-// visibleTo are the operations that somebody may call, sorted by name.
+// visibleTo are the operations that somebody may call, sorted by name, and the
+// etag of them all.
 func (s *state) visibleTo(who *caller) (ops []*Operation, etag string) {
+	ops = s.callable(who)
+	return ops, s.etag(ops)
+}
+
+// callable are the operations that somebody may call, sorted by name.
+func (s *state) callable(who *caller) (ops []*Operation) {
 	ctx := context.Background()
 	seen := make(map[string]bool)
 	add := func(op *Operation) {
@@ -176,11 +183,16 @@ func (s *state) visibleTo(who *caller) (ops []*Operation, etag string) {
 		}
 	}
 	slices.SortFunc(ops, func(a, b *Operation) int { return strings.Compare(a.Name, b.Name) })
-	var specs [][]byte
+	return ops
+}
+
+// etag changes when one of ops does, or their number.
+func (s *state) etag(ops []*Operation) string {
+	specs := make([][]byte, 0, len(ops))
 	for _, op := range ops {
-		specs = append(specs, encoded(specOf(op)))
+		specs = append(specs, s.detail(op))
 	}
-	return ops, tag(specs...)
+	return tag(specs...)
 }
 
 // The bounds of a page of services/list.
@@ -192,8 +204,7 @@ const (
 
 // list is services/list.
 func (s *state) list(ctx context.Context, in listInput) (listOutput, error) {
-	who := callerOf(ctx)
-	ops, etag := s.visibleTo(who)
+	ops := s.callable(callerOf(ctx))
 	out := listOutput{Operations: []json.RawMessage{}}
 	if !in.Detail {
 		for _, op := range ops {
@@ -208,7 +219,7 @@ func (s *state) list(ctx context.Context, in listInput) (listOutput, error) {
 		limit = defaultPage
 	}
 	limit = min(limit, maxPage)
-	out.Etag = etag
+	out.Etag = s.etag(ops)
 	size := 0
 	for _, op := range ops {
 		if op.Name <= in.Cursor || in.Match != "" && !matchGlob(in.Match, op.Name) {
@@ -228,11 +239,18 @@ func (s *state) list(ctx context.Context, in listInput) (listOutput, error) {
 	return out, nil
 }
 
-// detail is the spec of an operation with its etag.
+// detail is the spec of an operation with its etag. It is made once.
 func (s *state) detail(op *Operation) json.RawMessage {
-	sp := specOf(op)
-	sp.Etag = tag(encoded(sp))
-	return encoded(sp)
+	e := s.entryOf(op)
+	if e == nil {
+		return json.RawMessage(nullValue)
+	}
+	e.describe.Do(func() {
+		sp := specOf(&e.op)
+		sp.Etag = tag(encoded(sp))
+		e.detail = encoded(sp)
+	})
+	return e.detail
 }
 
 // schemaInput is the input of services/schema.
@@ -414,12 +432,12 @@ func (s *state) explain(ctx context.Context, in explainInput) (explainOutput, er
 // builtins are the operations of the protocol itself.
 func builtins(h *Handler, s *state) map[string]*entry {
 	ops := []Operation{
-		{Name: opHello, Func: lenient(Mutation, hello1), AllowAnonymous: true},
+		{Name: opHello, Func: lenient(Mutation, helloOperation), AllowAnonymous: true},
 		{Name: opPing, Description: "whether the node lives, and how much it has to do", Func: lenient(Query, s.ping), AllowAnonymous: true},
 		{Name: opList, Description: "the operations that the caller may call", Func: lenient(Query, s.list), AllowAnonymous: true},
 		{Name: opSchema, Description: "what an operation takes, gives and asks for", Func: QueryFunc(s.schemaOf), AllowAnonymous: true},
 		{Name: opChanges, Description: "when what the caller may call changes", Func: SubscriptionFunc(s.changes), AllowAnonymous: true},
-		{Name: opDelegate, Description: "renews the delegation that the caller lends us", Func: MutationFunc(delegate1)},
+		{Name: opDelegate, Description: "renews the delegation that the caller lends us", Func: MutationFunc(delegateOperation)},
 		{Name: opExplain, Description: "what the gate decides, step by step", Func: QueryFunc(s.explain)},
 	}
 	ops[len(ops)-1].Access.RequiredScopes = []string{scopeExplain}
@@ -462,8 +480,8 @@ func builtinTimeout(op Operation) time.Duration {
 	return helloTimeout
 }
 
-// hello1 is services/hello.
-func hello1(ctx context.Context, in helloBody) (helloBody, error) {
+// helloOperation is services/hello.
+func helloOperation(ctx context.Context, in helloBody) (helloBody, error) {
 	r, _ := RequestFromContext(ctx)
 	if r.c.l == nil {
 		return r.c.s.hello(), nil
@@ -471,8 +489,8 @@ func hello1(ctx context.Context, in helloBody) (helloBody, error) {
 	return r.c.l.answerHello(in), nil
 }
 
-// delegate1 is services/delegate.
-func delegate1(ctx context.Context, in delegateInput) (struct{}, error) {
+// delegateOperation is services/delegate.
+func delegateOperation(ctx context.Context, in delegateInput) (struct{}, error) {
 	r, _ := RequestFromContext(ctx)
 	if r.c.l != nil {
 		r.c.l.hand(in.Delegation)

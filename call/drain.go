@@ -69,7 +69,11 @@ func (l *link) sendDraining(ctx context.Context) {
 		b = append(strconv.AppendInt(b, grace, 10), '}')
 		return endFrame(b, start)
 	}
-	if ln := l.anyLane(); ln != nil && ln.w.tryAppend(false, frame) {
+	told := false
+	for _, ln := range l.answering() { // which of them the peer reads on is not known here
+		told = ln.w.tryAppend(false, frame) || told
+	}
+	if told && l.single {
 		return
 	}
 	open, cancel := context.WithTimeout(ctx, time.Second)
@@ -79,27 +83,20 @@ func (l *link) sendDraining(ctx context.Context) {
 		return // it hears of it when the connection ends
 	}
 	_, _ = st.Write(frame(nil)) // as above
-	_ = st.CloseWrite()
+	_ = st.Close()
 }
 
-// anyLane is a stream on which the peer reads.
-func (l *link) anyLane() *lane {
+// answering are the streams on which we write and the peer may read.
+func (l *link) answering() []*lane {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.one != nil {
-		return l.one
-	}
-	for _, ln := range l.shared {
-		if ln != nil {
-			return ln
-		}
-	}
+	list := make([]*lane, 0, len(l.lanes))
 	for ln := range l.lanes {
 		if !ln.own {
-			return ln
+			list = append(list, ln)
 		}
 	}
-	return nil
+	return list
 }
 
 // drained waits until no call of the peer runs and every answer was written.

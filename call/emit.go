@@ -3,6 +3,7 @@ package call
 import (
 	"io"
 	"strconv"
+	"sync/atomic"
 
 	"github.com/alkdev/alknet/call/codes"
 	"github.com/alkdev/alknet/internal/strictjson"
@@ -36,7 +37,7 @@ func (c *inCall) sendItem(data []byte, raw bool) error {
 		return c.keep.send(seq, token, data, raw)
 	}
 	w := c.ln.w
-	if w.beginBulk() != nil {
+	if w.beginBulk(&c.done) != nil {
 		return c.whyOver()
 	}
 	start := len(w.bulk)
@@ -68,31 +69,32 @@ func (c *inCall) appendItem(b []byte, seq uint64, token string, data []byte, raw
 }
 
 // emitEnd writes the terminal event: an error, the answer, or the end of the items.
+// Only a large answer waits for room, in its own worker: deadlines and aborts come
+// from goroutines that others depend on.
 func (c *inCall) emitEnd(e *Error) {
 	if c.loc != nil {
 		c.loc.conclude(e)
 		return
 	}
 	w := c.ln.w
-	bulk := c.sent.Load() > 0 || len(c.reply) > smallAnswer
-	begin := w.begin
-	if bulk {
-		begin = w.beginBulk
-	}
-	if begin() != nil {
-		return
-	}
-	b := &w.hot
-	if bulk {
-		b = &w.bulk
-	}
-	*b = c.appendEnd(*b, e)
-	if bulk {
-		w.endBulk()
-	} else {
-		w.end(true)
+	switch {
+	case e != nil || c.items:
+		w.tryAppend(true, func(b []byte) []byte { return c.appendEnd(b, e) })
+	case len(c.reply) > smallAnswer:
+		if w.beginBulk(&never) == nil {
+			w.bulk = c.appendEnd(w.bulk, nil)
+			w.endBulk()
+		}
+	default:
+		if w.begin() == nil {
+			w.hot = c.appendEnd(w.hot, nil)
+			w.end(true)
+		}
 	}
 }
+
+// never is for what waits without a call.
+var never atomic.Bool
 
 // appendEnd appends the frame of the terminal event.
 func (c *inCall) appendEnd(b []byte, e *Error) []byte {
@@ -100,7 +102,7 @@ func (c *inCall) appendEnd(b []byte, e *Error) []byte {
 	switch {
 	case e != nil:
 		b = appendFrameHead(b, evError, []byte(c.id))
-		return endFrame(e.appendPayload(b, c.who != nil && c.who.explain), start)
+		return endFrame(e.appendPayload(b, true), start) // visible has taken out what is not for this caller
 	case c.items:
 		b = appendFrameHead(b, evCompleted, []byte(c.id))
 		if c.peer.credit {
@@ -132,14 +134,10 @@ func (c *inCall) emitControl(t eventType, payload []byte) {
 	if ln == nil {
 		return
 	}
-	w := ln.w
-	if w.begin() != nil {
-		return
-	}
-	start := len(w.hot)
-	w.hot = append(appendFrameHead(w.hot, t, []byte(c.id)), payload...)
-	w.hot = endFrame(w.hot, start)
-	w.end(true)
+	ln.w.tryAppend(false, func(b []byte) []byte {
+		start := len(b)
+		return endFrame(append(appendFrameHead(b, t, []byte(c.id)), payload...), start)
+	})
 }
 
 // emitAborted confirms an abort.
@@ -287,6 +285,9 @@ func (ln *lane) abortEvent(ev *event) {
 	if strictjson.Decode(orNull(ev.payload), &body) != nil {
 		body.Code = ""
 	}
+	if !body.Reply && ln.answers() && !ln.l.aborted() { // also for calls that have ended
+		return
+	}
 	if ln.byCallee(body.Reply, ev.id) {
 		if c := ln.l.takeOut(ev.id); c != nil {
 			e := errorf(codes.Cancelled, "aborted by the callee").ran(runUnknown)
@@ -295,9 +296,6 @@ func (ln *lane) abortEvent(ev *event) {
 			}
 			c.fail(e)
 		}
-		return
-	}
-	if !ln.l.aborted() {
 		return
 	}
 	if c := ln.l.running(ev.id); c != nil {

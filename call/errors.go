@@ -195,6 +195,12 @@ func parseError(payload []byte) *Error {
 		Code: body.Code, Message: body.Message, Retryable: body.Retryable, Remote: true, Details: body.Details,
 		RetryAfter: time.Duration(min(body.RetryAfterMS, maxRetryAfter)) * time.Millisecond, Reason: body.Reason, Origin: body.Origin,
 	}
+	switch e.Code {
+	case codes.Timeout:
+		e.Err = context.DeadlineExceeded
+	case codes.Cancelled:
+		e.Err = context.Canceled
+	}
 	switch body.Executed {
 	case "no":
 		e.ran(runNo)

@@ -284,7 +284,9 @@ func newAccessCase(seed []byte, scopes, resource string) accessCase {
 	}
 	c := accessCase{named: resource, owns: map[string]bool{"": bit(), "r": bit()}}
 	c.op = Operation{Name: "x/op", Func: QueryFunc(func(context.Context, json.RawMessage) (int, error) { return 1, nil })}
-	c.op.AllowAnonymous, c.op.Internal = bit(), bit() && bit()
+	c.op.AllowAnonymous = bit()
+	rare, rarer := bit(), bit()
+	c.op.Internal = rare && rarer
 	c.op.Access = alknet.AccessControl{RequiredScopes: pick("a", "b"), RequiredScopesAny: pick("b", "c")}
 	if bit() {
 		c.op.Access.ResourceType = "box"

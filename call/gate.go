@@ -1,6 +1,7 @@
 package call
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -72,6 +73,9 @@ func (c *inCall) identify() *Error {
 	}
 	if len(token) == 0 {
 		return nil
+	}
+	if bytes.HasPrefix(token, []byte("alkd1.")) && !delegation.Allowed(string(token), string(c.meta.op)) {
+		return unauthenticated(delegation.ErrInvalid)
 	}
 	id, err := c.s.authenticate(&c.ctx, c.who.id, string(token), delegated)
 	if err != nil {

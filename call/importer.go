@@ -89,7 +89,7 @@ func (c *Client) operation(sp spec, im Import) (Operation, error) {
 		name = im.Prefix + "/" + name
 	}
 	op := Operation{
-		Name: name, Title: cutText8(sp.Title, 200), Description: cutText8(sp.Description, 8<<10), Deprecated: sp.Deprecated,
+		Name: name, Title: shorten(sp.Title, 200), Description: shorten(sp.Description, 8<<10), Deprecated: sp.Deprecated,
 		Idempotent: sp.Idempotent || sp.OpType == Query, Additive: sp.Additive, Resumable: sp.Resumable && sp.OpType == Subscription,
 		Internal: !im.Export, Access: im.Access,
 		MaxInputBytes:  min(max(sp.MaxInput, 0), largestFrameBytes),
@@ -105,7 +105,7 @@ func (c *Client) operation(sp spec, im Import) (Operation, error) {
 		if e.Code == "" || plainCode(e.Code) != e.Code || len(e.Code) > 64 || len(op.Errors) == 64 {
 			continue
 		}
-		es := ErrorSpec{Code: e.Code, Description: cutText8(e.Description, 1<<10)}
+		es := ErrorSpec{Code: e.Code, Description: shorten(e.Description, 1<<10)}
 		if e.HTTPStatus != nil && *e.HTTPStatus >= 400 && *e.HTTPStatus <= 599 {
 			es.HTTPStatus = *e.HTTPStatus
 		}
@@ -126,8 +126,8 @@ func (c *Client) operation(sp spec, im Import) (Operation, error) {
 	return op, op.check()
 }
 
-// cutText8 cuts a text of the peer's at a bound.
-func cutText8(s string, n int) string {
+// shorten cuts a text of the peer's at a bound.
+func shorten(s string, n int) string {
 	if len(s) <= n {
 		return s
 	}

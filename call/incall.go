@@ -26,17 +26,18 @@ type inCall struct {
 
 	parent *inCall // the call that made this one through its Env
 
-	id     string
-	meta   request
-	frame  *[]byte // what meta and input point into
-	input  []byte  // the one input; nil: absent
-	size   int     // bytes of the request's frame
-	begun  time.Time
-	who    *caller // guarded by mu; the worker may read it
-	entry  *entry  // guarded by mu; the worker may read it; nil: the gate has not decided
-	req    Request // guarded by mu until the gate has decided
-	ctx    callCtx
-	stream Stream
+	id        string
+	meta      request
+	frame     *[]byte // what meta and input point into
+	heldFrame int64   // reserved for it
+	input     []byte  // the one input; nil: absent
+	size      int     // bytes of the request's frame
+	begun     time.Time
+	who       *caller // guarded by mu; the worker may read it
+	entry     *entry  // guarded by mu; the worker may read it; nil: the gate has not decided
+	req       Request // guarded by mu until the gate has decided
+	ctx       callCtx
+	stream    Stream
 
 	peer   *hello // what the caller understands
 	items  bool   // several outputs
@@ -52,12 +53,13 @@ type inCall struct {
 	sent     atomic.Uint64 // items sent
 	held     atomic.Int64  // bytes in box
 
-	gotInput bool // the handler's
-	answered bool // the handler's; reply holds the answer
-	reply    []byte
-	replyBuf *[]byte // where reply lies, from the pool
-	replyRaw bool
-	outBytes atomic.Int64
+	gotInput  bool // the handler's
+	forwarded bool // the handler's: the call was made elsewhere, and its error says whether it ran
+	answered  bool // the handler's; reply holds the answer
+	reply     []byte
+	replyBuf  *[]byte // where reply lies, from the pool
+	replyRaw  bool
+	outBytes  atomic.Int64
 
 	work     sync.WaitGroup // Request.Go
 	key      *idempotent    // the worker's; of a call with an idempotency key
@@ -95,14 +97,29 @@ func (c *inCall) imply() {
 	}
 }
 
-// hold keeps a copy of a frame.
-func (c *inCall) hold(body []byte) {
+// smallFrame is up to where the memory of a running call's frame is not reserved:
+// MaxRunningPerConn bounds it well enough.
+const smallFrame = 4 << 10
+
+// hold keeps a copy of a frame until the handler has returned.
+func (c *inCall) hold(body []byte) error {
+	if len(body) > smallFrame {
+		if err := c.l.mem.Reserve(int64(len(body))); err != nil {
+			return err
+		}
+		c.heldFrame = int64(len(body))
+	}
 	c.frame = frames.Get().(*[]byte)
 	*c.frame = append((*c.frame)[:0], body...)
+	return nil
 }
 
 // recycle gives the frame's buffer back. Nothing points into it any more.
 func (c *inCall) recycle() {
+	if c.heldFrame > 0 {
+		c.l.mem.Release(c.heldFrame)
+		c.heldFrame = 0
+	}
 	f, r := c.frame, c.replyBuf
 	c.frame, c.input, c.replyBuf = nil, nil, nil
 	if f != nil && cap(*f) <= maxPooledBytes {
@@ -239,9 +256,9 @@ func (c *inCall) serve() error {
 		err = c.workErr
 		c.mu.Unlock()
 	}
-	if e, ok := errors.AsType[*Error](err); ok && e.executed == runUnsaid && !e.Remote {
-		e = new(*e) // it may be one value for all calls
-		err = e.ran(runYes)
+	if e, ok := errors.AsType[*Error](err); ok && !c.forwarded && (e.executed == runUnsaid || e.Remote) {
+		e = new(*e)         // it may be one value for all calls
+		err = e.ran(runYes) // whatever became of what the handler called: it ran
 	}
 	return err
 }
@@ -344,8 +361,13 @@ func (c *inCall) conclude(err error) {
 	}
 }
 
-// visible is the error as its caller may see it: an undeclared code is INTERNAL.
+// visible is the error as its caller may see it: an undeclared code is INTERNAL,
+// and reasons are for scope call:explain.
 func visible(e *Error, entry *entry, who *caller) *Error {
+	if (e.Reason != "" || len(e.Origin) > 0) && (who == nil || !who.explain) {
+		e = new(*e)
+		e.Reason, e.Origin = "", nil
+	}
 	if entry == nil || codes.Known(e.Code) || e.Remote {
 		return e
 	}
@@ -383,6 +405,9 @@ func (c *inCall) wakeUp(e *Error, cause error) {
 	c.ctx.cancel(cause)
 	c.box.finish(e)
 	c.out.open()
+	if _, ln := c.home(); ln != nil {
+		ln.w.wake()
+	}
 }
 
 // abort ends the call because its caller wants no answer. confirm: it is told.
@@ -421,6 +446,9 @@ func (c *inCall) disconnected(goodbye bool) {
 	}
 	c.abort(errorf(codes.Cancelled, "the connection was lost").ran(runUnknown), false)
 }
+
+// claimLocked is for the deadlines: done decides.
+func (c *inCall) claimLocked() bool { return true }
 
 // expire ends the call at its deadline, whatever its handler does.
 func (c *inCall) expire() {

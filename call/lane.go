@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -112,6 +113,9 @@ func (ln *lane) abandon() {
 func (ln *lane) read() error {
 	for !ln.over.Load() {
 		n, err := ln.r.length()
+		if err != nil && ln.over.Load() {
+			break // it was woken up to see that
+		}
 		if err != nil {
 			return err
 		}
@@ -341,7 +345,11 @@ func (ln *lane) byCallee(reply bool, id []byte) bool {
 // request starts a call of the peer.
 func (ln *lane) request(body []byte) {
 	c := newInCall(ln)
-	c.hold(body)
+	if err := c.hold(body); err != nil {
+		_, id, _, _ := peekHead(body)
+		ln.sendError(id, memoryError(err).ran(runNo), false)
+		return
+	}
 	var ev event
 	if bad := ev.parse(*c.frame, &c.meta); bad != nil {
 		ln.badFrame(bad)
@@ -436,8 +444,11 @@ func streamCode(err error) alknet.ErrorCode {
 	if e, ok := errors.AsType[*alknet.Error](err); ok && !e.Remote {
 		return e.Code
 	}
-	if errors.Is(err, errFrameLength) || errors.Is(err, errTruncated) {
+	switch {
+	case errors.Is(err, errFrameLength), errors.Is(err, errTruncated):
 		return alknet.CodeProtocol
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return alknet.CodeLimit // frame_timeout
 	}
 	return alknet.CodeOK
 }

@@ -10,7 +10,6 @@ import (
 
 	"github.com/alkdev/alknet"
 	"github.com/alkdev/alknet/call/codes"
-	"github.com/alkdev/alknet/internal/safe"
 )
 
 // An outCall is a call that we make over a link: the caller's end of it.
@@ -135,8 +134,8 @@ func (c *outCall) begin(input []byte, raw bool) error {
 	if ln.own && !c.o.InputStream && (!c.items || !c.peer.credit) {
 		ln.halfClose()
 	}
-	if ln.own {
-		safe.Go(&l.wg, l.crashed, ln.run)
+	if ln.own && !l.spawn(ln.run) {
+		return l.lost().ran(runUnknown)
 	}
 	return nil
 }
@@ -174,7 +173,7 @@ func (c *outCall) write(ln *lane, req *request, input []byte, raw bool) {
 	bulk := len(input) > smallAnswer || c.o.InputStream
 	begin := w.begin
 	if bulk {
-		begin = w.beginBulk
+		begin = func() error { return w.beginBulk(&c.out.closed) }
 	}
 	if begin() != nil {
 		c.fail(errorf(codes.Unavailable, "the stream has ended").ran(runNo))
@@ -320,8 +319,8 @@ func (c *outCall) send(data []byte, raw, checked bool) error {
 
 func (c *outCall) sendItem(data []byte, raw bool) error {
 	w := c.ln.w
-	if w.beginBulk() != nil {
-		return errorf(codes.Unavailable, "the stream has ended").ran(runUnknown)
+	if w.beginBulk(&c.out.closed) != nil {
+		return errorf(codes.Cancelled, "the call is over").ran(runUnknown)
 	}
 	seq := c.sent.Add(1)
 	var id [64]byte
@@ -354,7 +353,7 @@ func (c *outCall) closeSend() error {
 		return nil
 	}
 	w := c.ln.w
-	if w.beginBulk() != nil {
+	if w.beginBulk(&c.out.closed) != nil {
 		return nil // Recv says why
 	}
 	var id [64]byte

@@ -7,7 +7,6 @@ import (
 
 	"github.com/alkdev/alknet"
 	"github.com/alkdev/alknet/call/codes"
-	"github.com/alkdev/alknet/internal/safe"
 )
 
 // lane is the stream for the call.
@@ -81,7 +80,9 @@ func (l *link) openShared(ctx context.Context, i int) (*lane, error) {
 	}
 	l.shared[i] = ln
 	l.mu.Unlock()
-	safe.Go(&l.wg, l.crashed, ln.run)
+	if !l.spawn(ln.run) {
+		return nil, errorf(codes.Unavailable, "the connection has ended").ran(runNo)
+	}
 	return ln, nil
 }
 
@@ -110,7 +111,7 @@ func (l *link) sendAbort(c *outCall) {
 	if l.single {
 		return
 	}
-	safe.Go(&l.wg, l.crashed, func() { // on a stream of its own: the peer's reader of the old one is busy
+	l.spawn(func() { // on a stream of its own: the peer's reader of the old one is busy
 		ctx, cancel := context.WithTimeout(l.ctx, helloTimeout)
 		defer cancel()
 		st, err := l.conn.OpenStream(ctx)

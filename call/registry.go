@@ -2,6 +2,7 @@ package call
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
@@ -44,6 +45,9 @@ type entry struct {
 	op     Operation
 	schema *schema // checks the input; nil: op.Func.shape, or nothing does
 	stats  opStats
+
+	describe sync.Once
+	detail   json.RawMessage // what services/schema says; made by describe
 
 	running atomic.Int64
 	mu      sync.Mutex

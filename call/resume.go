@@ -47,37 +47,40 @@ func (c *inCall) retain() {
 
 // send keeps and sends an item.
 func (r *retention) send(seq uint64, token string, data []byte, raw bool) error {
-	r.mu.Lock()
-	ln := r.ln
-	r.mu.Unlock()
-	if ln != nil && ln.w.beginBulk() == nil { // waits for room; the order is decided below
-		ln.w.mu.Unlock()
+	wait, err := r.sendNow(seq, token, data, raw)
+	if wait != nil {
+		wait.awaitRoom(&r.c.done)
 	}
+	return err
+}
+
+// sendNow is send; full is the writer where much has gathered.
+func (r *retention) sendNow(seq uint64, token string, data []byte, raw bool) (full *writer, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.ended || r.gone {
-		return r.c.whyOver()
+		return nil, r.c.whyOver()
 	}
 	start := len(r.frames)
 	r.frames = r.c.appendItem(r.frames, seq, token, data, raw)
 	n := len(r.frames) - start
 	if err := r.c.s.mem.Reserve(int64(n)); err != nil {
 		r.frames = r.frames[:start]
-		return memoryError(err)
+		return nil, memoryError(err)
 	}
 	r.held += int64(n)
 	r.marks = append(r.marks, mark{seq, n})
 	r.c.out.charge(n - 4)
-	r.writeLocked(r.frames[start:])
-	return nil
+	return r.writeLocked(r.frames[start:]), nil
 }
 
-// writeLocked hands frames to the stream, if there is one.
-func (r *retention) writeLocked(b []byte) {
-	if r.ln == nil {
-		return
+// writeLocked hands frames to the stream, if there is one; full is its writer if
+// much has gathered there.
+func (r *retention) writeLocked(b []byte) (full *writer) {
+	if r.ln != nil && r.ln.w.tryAppendBulk(b) {
+		return r.ln.w
 	}
-	r.ln.w.tryAppendBulk(b)
+	return nil
 }
 
 // ack drops what the caller has consumed.

@@ -83,6 +83,7 @@ func (s *Stream) Cancel(err *Error) {
 func (s *Stream) Forward(ctx context.Context, to Caller, op string, o Options) error {
 	if r, ok := RequestFromContext(ctx); ok {
 		o = r.onward(o)
+		r.c.forwarded = true
 	}
 	out, err := to.Open(ctx, op, o)
 	if err != nil {

@@ -1,10 +1,12 @@
 package call
 
 import (
+	"errors"
 	"io"
 	"net"
 	"runtime"
 	"sync"
+	"sync/atomic"
 
 	"github.com/alkdev/alknet/internal/safe"
 )
@@ -73,17 +75,31 @@ func (w *writer) end(inline bool) {
 }
 
 // beginBulk is begin for items, which are appended to w.bulk; it waits while
-// much of them has gathered. endBulk must follow.
-func (w *writer) beginBulk() error {
+// much of them has gathered, unless their call is over, which wake must follow.
+// endBulk must follow.
+func (w *writer) beginBulk(over *atomic.Bool) error {
 	w.mu.Lock()
-	for len(w.bulk) >= maxGathered && w.err == nil {
+	for len(w.bulk) >= maxGathered && w.err == nil && !over.Load() {
 		w.room.Wait()
 	}
-	if w.err != nil {
-		defer w.mu.Unlock()
-		return w.err
+	err := w.err
+	if err == nil && over.Load() {
+		err = errCallOver
 	}
-	return nil
+	if err != nil {
+		w.mu.Unlock()
+	}
+	return err
+}
+
+// errCallOver is an item that nobody wants any more.
+var errCallOver = errors.New("the call is over")
+
+// wake lets those look again who wait in beginBulk.
+func (w *writer) wake() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.room.Broadcast()
 }
 
 // endBulk has another goroutine write, so that who sends many items goes on.
@@ -250,17 +266,26 @@ func (w *writer) tryAppend(last bool, f func(b []byte) []byte) bool {
 	return true
 }
 
-// tryAppendBulk appends whole frames behind all items and never waits.
-func (w *writer) tryAppendBulk(frames []byte) {
+// tryAppendBulk appends whole frames behind all items and never waits. It reports
+// whether much has gathered.
+func (w *writer) tryAppendBulk(frames []byte) (full bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.err != nil {
-		return
+		return false
 	}
 	w.bulk = append(w.bulk, frames...)
 	if !w.busy {
 		w.busy = true
 		w.kickLocked()
+	}
+	return len(w.bulk) >= maxGathered
+}
+
+// awaitRoom waits until less has gathered, or a call is over.
+func (w *writer) awaitRoom(over *atomic.Bool) {
+	if w.beginBulk(over) == nil {
+		w.mu.Unlock()
 	}
 }
 

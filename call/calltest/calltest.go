@@ -42,7 +42,7 @@ var rows = []row{
 	{"F1 framing", framing}, {"F1 golden frames", golden}, {"F2 foreign client", foreignClient}, {"F3 foreign server", foreignServer},
 	{"P1 pending", pending}, {"A1 abort", abort}, {"A1 tree", abortTree}, {"S1 spec", spec}, {"R1 registry", registry},
 	{"X1 env", environment}, {"D1 dispatch", dispatch}, {"L1 discovery", discovery}, {"I1 import", importing},
-	{"C1 both ways", bothWays}, {"C1 volume", volume}, {"W1 flow", flow}, {"U1 resume", resume}, {"K1 keys", keys},
+	{"C1 both ways", bothWays}, {"C1 volume", volume}, {"W1 flow", flow}, {"W1 nobody reads", nobodyReads}, {"U1 resume", resume}, {"K1 keys", keys},
 	{"E1 deadline", deadline}, {"E1 panic", panics}, {"H1 loop", loop}, {"V1 drain", drain},
 	{"C1 length bombs", lengthBombs}, {"C2 ambiguity", ambiguity}, {"C3 concurrency", concurrency}, {"C5 ids", ids}, {"C6 tokens", tokens},
 	{"C10 secrets", secrets},

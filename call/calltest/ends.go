@@ -163,7 +163,7 @@ func panics(e *env) {
 	h := e.handler(call.Operation{Name: "p/items", Func: items})
 	c := e.settled(h, alice, nil)
 	for _, where := range []string{"handler", "iterator", "goroutine", "marshal"} {
-		for _, kind := range []string{"", "nil", "exit"} {
+		for _, kind := range []string{"", "index", "exit"} {
 			if where == "marshal" && kind != "" {
 				continue
 			}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/alkdev/alknet"
 	"github.com/alkdev/alknet/call"
@@ -178,9 +179,11 @@ func (e *env) hostile() {
 		spec("x/deep", "query", deep), spec("x/pattern", "query", `{"pattern":"`+strings.Repeat("a", 2000)+`"}`), spec("x/number", "query", `7`),
 	}
 	evil := e.handler()
-	var reply json.RawMessage = []byte(`{"operations":[` + strings.Join(ops, ",") + `],"etag":"e"}`)
+	var reply atomic.Pointer[json.RawMessage]
+	say := func(text string) { reply.Store(new(json.RawMessage(text))) }
+	say(`{"operations":[` + strings.Join(ops, ",") + `],"etag":"e"}`)
 	e.ok(evil.Registry.Register(call.Operation{Name: "services/list", AllowAnonymous: true, Func: call.QueryFunc(
-		func(context.Context, json.RawMessage) (json.RawMessage, error) { return reply, nil })}))
+		func(context.Context, json.RawMessage) (json.RawMessage, error) { return *reply.Load(), nil })}))
 	c := e.settled(evil, alice, nil)
 	taken, err := c.Import(e.ctx(), call.Import{Allow: []string{"*"}})
 	e.true(err != nil, "what was skipped is listed")
@@ -189,7 +192,7 @@ func (e *env) hostile() {
 	joined, ok := err.(interface{ Unwrap() []error })
 	e.true(ok && len(joined.Unwrap()) == 8, "each with its reason: "+err.Error())
 	big := spec("x/big", "query", `{"description":"`+strings.Repeat("a", 600<<10)+`"}`)
-	reply = []byte(`{"operations":[` + big + `],"etag":"e"}`)
+	say(`{"operations":[` + big + `],"etag":"e"}`)
 	_, err = c.Import(e.ctx(), call.Import{Allow: []string{"*"}, MaxSchemaBytes: 100 << 10})
 	e.true(err != nil && !errors.Is(err, context.DeadlineExceeded), "too many bytes")
 }

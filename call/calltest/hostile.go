@@ -50,15 +50,19 @@ func lengthBombs(e *env) {
 	runtime.ReadMemStats(&after)
 	grown := int64(after.HeapInuse) - int64(before.HeapInuse)
 	e.true(grown < 24<<20, fmt.Sprintf("64 announcements of 1 MiB cost %d bytes", grown))
-	for _, w := range wires { // then silence: the frame's time ends
-		if w.single() {
-			e.ended(w.one, "a frame that never ends")
-		} else {
+	for _, w := range wires {
+		if !w.single() {
 			w.alive()
 		}
+		_ = w.conn.CloseWithError(alknet.CodeOK, "")
 	}
-	w := e.wire(h, alice) // over the limit, for an operation that takes no more
+	w := e.wire(h, alice) // then silence: the frame's time ends
 	s := w.open()
+	_, err := s.Write(frame(addRequest)[:50])
+	e.ok(err)
+	e.ended(s, "a frame that never ends")
+	w = e.wire(h, alice) // over the limit, for an operation that takes no more
+	s = w.open()
 	body := `{"type":"call.requested","id":"big","payload":{"operationId":"/test/echo","input":"` + strings.Repeat("x", 1<<20) + `"}}`
 	_, _ = s.Write(frame(body)) // the peer may stop reading
 	if w.single() {
@@ -252,5 +256,25 @@ func secrets(e *env) {
 	}
 	if b, err := json.Marshal(struct{ S call.Secret }{secret}); err != nil || strings.Contains(string(b), canary) {
 		e.Fatalf("JSON shows it: %s, %v", b, err)
+	}
+}
+
+// nobodyReads: a peer without credit that reads nothing fills what the transport
+// holds and no more; its abort, and the deadline, still stop the handler.
+func nobodyReads(e *env) {
+	h := e.handler()
+	running := func() int { return h.Stats().Operations["test/stream"].Running }
+	for i, member := range []string{"", `"deadline_ms":500,`} {
+		w := e.wire(h, alice)
+		s := w.open()
+		w.write(s, `{"type":"call.requested","id":"n","payload":{"operationId":"/test/stream",`+member+`"input":{"n":1000000000,"bytes":10000}}}`)
+		e.eventually(func() bool { return running() == 1 }, "it runs")
+		pause(e.ctx(), 100*time.Millisecond) // the buffers on the way fill up
+		if i == 0 {
+			w.write(w.open(), `{"type":"call.aborted","id":"n","payload":{}}`)
+		}
+		e.eventually(func() bool { return running() == 0 }, "a handler whose items nobody reads stops")
+		e.true(h.Stats().BufferedBytes < 16<<20, "memory")
+		_ = w.conn.CloseWithError(alknet.CodeOK, "")
 	}
 }

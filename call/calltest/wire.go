@@ -3,9 +3,7 @@ package calltest
 import (
 	"encoding/binary"
 	"encoding/json"
-	"errors"
 	"io"
-	"os"
 	"time"
 
 	"github.com/alkdev/alknet"
@@ -103,17 +101,6 @@ func (w *wire) errorOf(s *alknet.Stream, id, code string) event {
 	w.same(id, ev.ID, "id")
 	w.same(code, ev.Payload["code"], "code")
 	return ev
-}
-
-// silent fails unless nothing comes for a while.
-func (w *wire) silent(s *alknet.Stream) {
-	w.Helper()
-	_ = s.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
-	var b [1]byte
-	if _, err := s.Read(b[:]); !errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, io.EOF) {
-		w.Fatalf("something came where nothing should: %v %q", err, b)
-	}
-	_ = s.SetReadDeadline(time.Time{})
 }
 
 // alive fails unless the connection still serves.

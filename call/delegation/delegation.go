@@ -169,7 +169,8 @@ func publicKey(key crypto.Signer) (alknet.PeerID, error) {
 
 // Options say how a token is judged.
 type Options struct {
-	// Presenter is the key that the connection has proven: the last audience.
+	// Presenter is the key that the connection has proven: the last audience, or
+	// the audience before, which made the last link for who verifies.
 	Presenter alknet.PeerID
 	// Lookup finds the identity of the first issuer, if it is known and enabled.
 	Lookup func(alknet.PeerID) (alknet.Identity, bool)
@@ -230,7 +231,7 @@ func chain(links []link, o Options) error {
 	switch {
 	case last.aud.IsZero() && (!o.Bearer || last.claims.Exp-last.claims.Iat > int64(bearerTime/time.Second)):
 		return invalid("it has no audience")
-	case !last.aud.IsZero() && last.aud != o.Presenter:
+	case !last.aud.IsZero() && last.aud != o.Presenter && (len(links) < 2 || last.iss != o.Presenter):
 		return invalid("it was made for another presenter")
 	}
 	return nil

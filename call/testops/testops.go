@@ -225,7 +225,7 @@ func (t *ops) exchange(_ context.Context, in iter.Seq2[[]byte, error]) iter.Seq2
 // panicIn is the input of test/panic.
 type panicIn struct {
 	Where string `json:"where"`         // handler, iterator, goroutine, marshal
-	Kind  string `json:"kind,omitzero"` // "nil": a nil map; "exit": the goroutine ends
+	Kind  string `json:"kind,omitzero"` // "index": out of range; "exit": the goroutine ends
 }
 
 // outcome is the output of test/panic, which has none.
@@ -240,9 +240,8 @@ func (o outcome) MarshalJSON() ([]byte, error) {
 }
 
 func boom(kind string) {
-	if kind == "nil" {
-		var m map[string]int
-		m["x"] = 1
+	if kind == "index" {
+		_ = make([]int, len(kind))[len(kind)+len(kind)]
 	}
 	if kind == "exit" {
 		runtime.Goexit()

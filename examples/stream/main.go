@@ -61,8 +61,7 @@ func main() {
 	check(err)
 	fmt.Println("uploaded 1 to 100, total", sum)
 	for n, err := range call.Exchange[int](ctx, c, "num/echo", upTo(3)) {
-		check(err)
-		fmt.Println("exchanged:", n)
+		fmt.Println("exchanged:", n, err)
 	}
 	check(errors.Join(c.Close(), h.Shutdown(ctx))) // every handler has returned
 }

@@ -30,3 +30,34 @@ func TestCheckAgreesWithDecode(t *testing.T) {
 		require.Equal(t, Decode([]byte(text), &v) == nil, Check([]byte(text)) == nil, "%.200q", text)
 	}
 }
+
+// TestPlainIsNarrower: what the quick scan passes, the library passes; and it does
+// pass what programs send.
+func TestPlainIsNarrower(t *testing.T) {
+	for _, text := range []string{
+		`{}`, `[]`, `""`, `0`, `-1.5e+10`, `true`, `[1,[2,{"a":null}],"x"]`, `{"user":"u-1","seq":12345,"ok":true,"body":"abcdefghijklmnopqrstuvwxyz"}`,
+		strings.Repeat("[", MaxDepth) + strings.Repeat("]", MaxDepth),
+	} {
+		require.True(t, plain([]byte(text)), text)
+	}
+	for _, text := range []string{
+		``, ` 1`, `1 `, `01`, `1.`, `.5`, `-`, `+1`, `1e`, `nul`, `truee`, `"a`, `"a\"`, "\"\x1f\"", "\"12345678\x1f\"", "\"\x7f\xff\"", `"ü"`, `[1,]`, `[,1]`, `{"a":1,}`,
+		`{"a"1}`, `{"a":1,"a":2}`, `{"aaaaaaaaaaaa":1,"b":{},"aaaaaaaaaaaa":2}`, `{a:1}`, `1},"id":"other"`, `[1}`, `{"a":1]`, `--1`, `1..2`,
+		strings.Repeat("[", MaxDepth+1) + strings.Repeat("]", MaxDepth+1),
+	} {
+		require.False(t, plain([]byte(text)), "%q", text)
+	}
+}
+
+func FuzzCheck(f *testing.F) {
+	f.Add([]byte(`{"a":[1,-2.5e3,"text of more than eight bytes",{"b":null}],"c":true}`))
+	f.Add([]byte(`{"a":1,"a":2}`))
+	f.Add([]byte(strings.Repeat("[", MaxDepth+1) + strings.Repeat("]", MaxDepth+1)))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		if plain(text) {
+			require.True(t, jsontext.Value(text).IsValid() && tooDeep(text) < 0, "%q", text)
+		}
+		var v jsontext.Value
+		require.Equal(t, Decode(text, &v) == nil, Check(text) == nil, "%q", text)
+	})
+}

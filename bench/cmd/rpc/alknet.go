@@ -87,7 +87,9 @@ func alknetDial(p, addr string, _ int) (func([]byte) ([]byte, error), func(int, 
 	c, err := call.Dial(bg, ep, to, nil)
 	h.Must(err)
 	h.Must(c.Settled(bg))
-	unary := func(b []byte) ([]byte, error) { return call.Call[json.RawMessage](bg, c, "echo/json", json.RawMessage(b)) }
+	unary := func(b []byte) ([]byte, error) {
+		return call.Call[json.RawMessage](bg, c, "echo/json", json.RawMessage(b))
+	}
 	op := "items/json"
 	switch {
 	case strings.Contains(p, "-typed"):

@@ -3,13 +3,14 @@
 //
 //	rpc unary  -proto P -size 100 -conc 1 -n 20000
 //	rpc stream -proto P -size 100 -n 200000
+//	rpc tables FILE    # of the lines that the other two printed, round after round
 package main
 
 import (
 	"flag"
 	"fmt"
-	"os"
 	h "github.com/alkdev/alknet/bench/internal/harness"
+	"os"
 )
 
 type peer struct {
@@ -33,6 +34,10 @@ func find(proto string) peer {
 
 func main() {
 	mode := os.Args[1]
+	if mode == "tables" {
+		h.Must(tables(os.Args[2]))
+		return
+	}
 	fs := flag.NewFlagSet(mode, flag.ExitOnError)
 	proto := fs.String("proto", "", "")
 	size := fs.Int("size", 100, "")

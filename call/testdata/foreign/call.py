@@ -43,8 +43,6 @@ class CallError(Exception):
 
 
 class Client:
-    """One connection; calls one after the other."""
-
     def __init__(self, host, port, peer, cert, key):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
@@ -145,8 +143,7 @@ def server(cert, key):
     listener = socket.create_server(("127.0.0.1", 0))
     print("port", listener.getsockname()[1], flush=True)
     while True:
-        conn, _ = listener.accept()
-        serve(context.wrap_socket(conn, server_side=True))
+        serve(context.wrap_socket(listener.accept()[0], server_side=True))
 
 
 if __name__ == "__main__":
