@@ -27,7 +27,7 @@ func (a *app) demoCommand() *cobra.Command {
 	c.Flags().BoolVar(&o.Own, "own", false, "our own clients only, no stock tools")
 	c.Flags().BoolVar(&o.Keep, "keep", false, "do not remove the folder")
 	c.Flags().BoolVar(&o.Serve, "serve", false, "keep everything up and print commands to paste")
-	c.Flags().StringVar(&o.Only, "only", "", "the steps of this part, or with this in their `name`")
+	c.Flags().StringVar(&o.Only, "only", "", "the steps of this part, or whose `name` begins so")
 	c.RunE = func(c *cobra.Command, _ []string) error { return a.demo(c.Context(), o) }
 	return c
 }

@@ -70,6 +70,9 @@ func (a *app) wrap(ctx context.Context, tool string, args []string) error {
 		return err
 	}
 	options := []string{"-F", cfg}
+	if tool == "scp" {
+		options = append(options, "-O") // nodes have no sftp subsystem: the protocol of before
+	}
 	if tool == "rsync" {
 		sshPath, err := lookTool("ssh")
 		if err != nil {

@@ -45,7 +45,7 @@ func (w *world) runSteps(ctx context.Context, s *Summary) {
 		if ctx.Err() != nil {
 			return
 		}
-		if w.o.Only != "" && st.part != w.o.Only && !strings.Contains(st.name, w.o.Only) {
+		if w.o.Only != "" && st.part != w.o.Only && !strings.HasPrefix(st.name, w.o.Only) {
 			continue
 		}
 		if w.o.Serve && st.name == "drain with a call in flight" {

@@ -28,7 +28,7 @@ type Options struct {
 	Self    string // this program's path
 	Own     bool   // no stock tools
 	Keep    bool   // the folder stays
-	Only    string // steps whose part or name contains this
+	Only    string // steps of this part, or whose name begins so
 	Serve   bool   // everything stays up until ctx ends
 	Version string // of the program
 	// Look finds a stock tool; nil: none.

@@ -35,8 +35,8 @@ func (n *Node) Reload() ReloadOut {
 		return out
 	}
 	out.After = digest(f)
-	for _, key := range config.Changed(old, f) {
-		out.Changed = append(out.Changed, key)
+	out.Changed = append(out.Changed, config.Changed(old, f)...)
+	for _, key := range config.Changed(n.opts.File, f) { // what runs is what was started
 		if config.NeedsRestart(key) {
 			out.Restart = append(out.Restart, key)
 		}
