@@ -416,6 +416,11 @@ func (ln *lane) overLocked() bool {
 // ended is called when nothing more is read from the lane.
 func (ln *lane) ended(err error) {
 	clean := errors.Is(err, io.EOF)
+	if !clean && ln.l.over() {
+		_ = ln.st.Close() // what was answered before the end is still delivered; a reset would discard it
+		ln.w.fail(err)
+		return
+	}
 	if ln.asks() {
 		ln.l.laneLost(ln, err)
 	}
@@ -435,6 +440,17 @@ func (ln *lane) ended(err error) {
 	}
 	if over {
 		ln.finish()
+	}
+}
+
+// over reports whether the link has ended, here or there: readers are woken then
+// by a deadline that is nobody's fault.
+func (l *link) over() bool {
+	select {
+	case <-l.donec:
+		return true
+	default:
+		return false
 	}
 }
 
