@@ -1,11 +1,17 @@
 package config
 
+import "strings"
+
 // Nearest is the one of names that name was most likely meant to be; empty if
 // none is near.
 func Nearest(name string, names []string) string {
 	best, distance := "", 1+max(2, len(name)/3)
 	for _, n := range names {
-		if d := edits(name, n); d < distance {
+		d := edits(name, n)
+		if min(len(name), len(n)) >= 3 && (strings.HasPrefix(n, name) || strings.HasPrefix(name, n)) {
+			d = min(d, 2)
+		}
+		if d < distance {
 			best, distance = n, d
 		}
 	}
