@@ -35,7 +35,7 @@ const (
 
 // A Patient is what is looked at.
 type Patient struct {
-	Places   config.Places
+	Places   config.Places    // where its files are
 	File     *config.File     // which one
 	Problems []config.Problem // what is wrong
 	Status   *node.Status     // nil: no node runs
