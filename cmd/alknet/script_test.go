@@ -44,7 +44,7 @@ func TestScript(t *testing.T) {
 // TestScriptTools makes sure that no story is skipped where all tools have to be
 // there.
 func TestScriptTools(t *testing.T) {
-	for _, name := range []string{"ssh", "scp", "rsync", "curl", "python3"} {
+	for _, name := range []string{"ssh", "scp", "rsync", "curl", "python3", "strace"} {
 		t.Run(name, func(t *testing.T) { testenv.Tool(t, name) })
 	}
 }
