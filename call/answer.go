@@ -6,6 +6,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/alkdev/alknet"
 	"github.com/alkdev/alknet/call/codes"
 	"github.com/alkdev/alknet/internal/strictjson"
 )
@@ -95,7 +96,12 @@ func itemOf(ev *event, data []byte, size int) item {
 // item takes one output of a stream.
 func (c *outCall) item(ev *event, size int) {
 	c.nextOut++
+	before := c.received
+	c.received += int64(size)
 	switch {
+	case c.peer.credit && before >= c.granted.Load():
+		c.lose(limitError("window", before).ran(runUnknown))
+		return
 	case !c.peer.credit:
 		ev.seq = c.nextOut // a base peer does not count
 	case ev.seq != c.nextOut:
@@ -195,6 +201,9 @@ func (c *outCall) claimLocked() bool {
 
 // expire ends the call at the deadline that we gave it.
 func (c *outCall) expire() {
+	if c.writing.Load() { // for so long nothing could be written: its caller must get out
+		c.ln.st.Reset(alknet.CodeLimit)
+	}
 	c.l.sendAbort(c)
 	c.fail(errorf(codes.Timeout, "deadline exceeded").ran(runUnknown).because(context.DeadlineExceeded))
 }

@@ -320,3 +320,33 @@ func TestJSONTestSuiteThroughTheEnvelope(t *testing.T) {
 		}
 	}
 }
+
+// TestLocalCallsEndWithTheirContext: calls in this process are aborted and late as
+// others are, also where the context has ended before they begin.
+func TestLocalCallsEndWithTheirContext(t *testing.T) {
+	started, stopped := make(chan struct{}, 1), make(chan error, 1)
+	h := newHandler(t, blocker(started, stopped))
+	as := h.As(alice)
+	for range 50 {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Microsecond)
+		_, err := call.Call[int](ctx, as, "x/block", struct{}{})
+		cancel()
+		requireCode(t, codes.Timeout, err)
+		select { // it may have begun
+		case <-started:
+			within(t, stopped, "it stops")
+		default:
+		}
+	}
+	for len(started) > 0 {
+		<-started
+		within(t, stopped, "it stops")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	failed := make(chan error, 1)
+	go func() { _, err := call.Call[int](ctx, as, "x/block", struct{}{}); failed <- err }()
+	within(t, started, "it runs")
+	cancel()
+	requireCode(t, codes.Cancelled, within(t, failed, "the caller hears"))
+	within(t, stopped, "it stops")
+}

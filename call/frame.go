@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/alkdev/alknet/internal/budget"
@@ -37,9 +38,11 @@ type frameReader struct {
 	timeout time.Duration // of a frame, from its first byte
 	mem     *budget.Budget
 	buf     []byte
-	r, w    int   // buf[r:w] is unread
-	late    bool  // a read deadline is set
-	held    int64 // reserved for the frame that is too large for buf
+	r, w    int    // buf[r:w] is unread
+	late    bool   // a read deadline is set
+	first   bool   // that deadline is for the first frame to come
+	held    int64  // reserved for the frame that is too large for buf
+	big     []byte // where that was read, for the next one
 }
 
 // buffered is how many bytes wait to be read.
@@ -73,10 +76,11 @@ func (f *frameReader) fill(n int) error {
 // length waits for the next frame and returns the length of its body. io.EOF is
 // an end between two frames.
 func (f *frameReader) length() (int, error) {
-	if f.late { // the last frame took its time
+	if f.late && !f.first { // the last frame took its time
 		f.late = false
 		_ = f.src.SetReadDeadline(time.Time{}) // a stream that has ended says so when it is read
 	}
+	f.first = false
 	if f.buffered() == 0 {
 		if err := f.fill(1); err != nil {
 			return 0, err
@@ -143,8 +147,15 @@ func (f *frameReader) peek(n int) ([]byte, error) {
 // large reads a body of n bytes into memory of its own, which grows by at most
 // growStep as bytes arrive and is reserved before it is made. The error is a
 // *budget.LimitError if there is no memory for it; the rest is then unread and
-// its length returned. release gives the reservation back.
+// its length returned. release gives the reservation back; the memory is used again
+// for the next frame.
 func (f *frameReader) large(n int) (body []byte, left int, err error) {
+	body = f.big[:0]
+	defer func() {
+		if cap(body) <= keptBuffer/4 {
+			f.big = body
+		}
+	}()
 	for len(body) < n {
 		step := min(n-len(body), max(growStep, len(body)/4))
 		if err := f.mem.Reserve(int64(step)); err != nil {
@@ -153,7 +164,7 @@ func (f *frameReader) large(n int) (body []byte, left int, err error) {
 		}
 		f.held += int64(step)
 		have := len(body)
-		body = append(body, make([]byte, step)...)
+		body = slices.Grow(body, step)[:have+step]
 		for at := have; at < have+step; {
 			if f.buffered() > 0 {
 				m := copy(body[at:have+step], f.buf[f.r:f.w])

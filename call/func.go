@@ -19,11 +19,15 @@ type Func struct {
 	InputStream bool
 	// Input and Output are the JSON Schema (2020-12) of one item; nil: anything.
 	Input, Output json.RawMessage
+	// Check judges one input, one strict JSON value, before Serve gets it. Package
+	// call/schema makes one of Input, which needs one unless it was inferred. An
+	// *Error is what the caller hears; any other is INVALID_INPUT.
+	Check func(input []byte) error
 	// Serve runs it.
 	Serve HandlerFunc
 
 	err     error  // why no schema could be inferred
-	shape   *shape // of an input whose schema was inferred; nil: Input is compiled
+	shape   *shape // of an input whose schema was inferred
 	forward bool   // the peer checks the input
 }
 

@@ -348,7 +348,11 @@ func (c *inCall) localClock(until time.Time) {
 		return // its caller's context ends first
 	}
 	c.ctx.until = until
-	c.loc.timer = time.AfterFunc(time.Until(until), c.expire)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.done.Load() {
+		c.loc.timer = time.AfterFunc(time.Until(until), c.expire)
+	}
 }
 
 // oneInputOf is oneInput before the operation is decided.

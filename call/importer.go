@@ -11,6 +11,7 @@ import (
 
 	"github.com/alkdev/alknet"
 	"github.com/alkdev/alknet/call/codes"
+	"github.com/alkdev/alknet/call/internal/guard"
 	"github.com/alkdev/alknet/internal/printable"
 	"github.com/alkdev/alknet/internal/strictjson"
 )
@@ -115,7 +116,7 @@ func (c *Client) operation(sp spec, im Import) (Operation, error) {
 		if len(absentNull([]byte(s))) == 0 {
 			continue
 		}
-		if err := guardSchema(s); err != nil {
+		if err := guard.Check(s); err != nil {
 			return skip(err.Error())
 		}
 	}

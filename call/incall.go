@@ -168,7 +168,7 @@ func (l *link) admitLocked(c *inCall) *Error {
 	switch {
 	case l.err != nil:
 		return errorf(codes.Unavailable, "the connection has ended").ran(runNo)
-	case l.draining && string(c.meta.op) != opHello:
+	case l.draining && string(c.meta.op) != opHello && string(c.meta.op) != opPing:
 		return errorf(codes.Unavailable, "draining").ran(runNo)
 	case l.runningHere >= l.s.lim.MaxRunningPerConn+int(l.inputs.Load()):
 		return limitError("max_running_per_conn", int64(l.s.lim.MaxRunningPerConn))
@@ -229,6 +229,8 @@ func (c *inCall) run() {
 			} else {
 				err = internal(errors.New("the handler ended its goroutine"))
 			}
+			c.endWith(asError(err)) // now, and not when all that it started has ended
+			c.work.Wait()
 		}
 		c.handlerDone(err)
 	}()
@@ -321,6 +323,7 @@ func (c *inCall) handlerDone(err error) {
 // handedOver ends a call that another, which waited for it, goes on with.
 func (c *inCall) handedOver() {
 	c.done.Store(true)
+	c.drop()
 	c.freePlace()
 	c.ctx.cancel(context.Canceled)
 	c.ln.remove(c)
@@ -421,6 +424,7 @@ func (c *inCall) abort(e *Error, confirm bool) {
 	c.mu.Unlock()
 	c.record(e)
 	if c.loc != nil {
+		c.loc.unwatchAll()
 		c.loc.box.finish(e)
 	}
 	c.wakeUp(e, context.Canceled)

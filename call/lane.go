@@ -58,6 +58,7 @@ func (ln *lane) asks() bool { return ln.both || ln.opened }
 func (ln *lane) run() {
 	if !ln.opened && !ln.both {
 		ln.r.hurry(0) // the first frame must come soon
+		ln.r.first = true
 		stop := ln.st.OnAbort(ln.reset)
 		defer stop()
 	}
@@ -116,35 +117,42 @@ func (ln *lane) read() error {
 		if err != nil && ln.over.Load() {
 			break // it was woken up to see that
 		}
-		if err != nil {
-			return err
-		}
-		if int64(n) > ln.limit() {
-			if done, err := ln.oversize(n); err != nil {
-				return err
-			} else if done {
-				continue
-			}
-		}
-		body, ok, err := ln.r.small(n)
-		if !ok && err == nil {
-			var left int
-			body, left, err = ln.r.large(n)
-			if le, over := errors.AsType[*budget.LimitError](err); over {
-				if err = ln.refuseLarge(left, nil, le.Setting, le.Max); err == nil {
-					continue
-				}
-			}
-		}
 		if err == nil {
-			ln.handle(body)
+			err = ln.readFrame(n)
 		}
-		ln.r.release()
 		if err != nil {
 			return err
 		}
 	}
 	return io.EOF
+}
+
+// readFrame reads and handles a frame of n bytes.
+func (ln *lane) readFrame(n int) error {
+	if int64(n) > ln.limit() {
+		if done, err := ln.oversize(n); err != nil || done {
+			return err
+		}
+	}
+	body, ok, err := ln.r.small(n)
+	if !ok && err == nil {
+		var head []byte
+		if head, err = ln.r.peek(n); err != nil {
+			return err
+		}
+		_, id, _, _ := peekHead(head)
+		id = bytes.Clone(id) // whose it is, should there be no memory for it
+		var left int
+		body, left, err = ln.r.large(n)
+		defer ln.r.release()
+		if le, over := errors.AsType[*budget.LimitError](err); over {
+			return ln.refuseLarge(left, id, le.Setting, le.Max)
+		}
+	}
+	if err == nil {
+		ln.handle(body)
+	}
+	return err
 }
 
 // limit is the largest frame that is read before it is known what it is for.

@@ -233,3 +233,58 @@ func TestNothingIsLeft(t *testing.T) {
 	require.LessOrEqual(t, int64(h1)-int64(h0), int64(8<<20), "heap")
 	require.Zero(t, h.Stats().BufferedBytes)
 }
+
+// TestPeerThatStopsReading: a caller whose context has no end gets out after 30
+// seconds, although it was writing when the peer stopped reading.
+func TestPeerThatStopsReading(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		conn, server := alknet.Pipe(call.ALPN, alice, alknet.Identity{ID: "server"})
+		c := call.NewClient(conn, nil)
+		begun := time.Now()
+		_, err := call.Call[any](context.Background(), c, "x/y", strings.Repeat("x", 900<<10)) // more than a pipe holds
+		requireCode(t, codes.Timeout, err)
+		require.Equal(t, 30*time.Second, time.Since(begun))
+		require.NoError(t, c.Close())
+		_ = server.Close()
+	})
+}
+
+// TestStreamWithoutAFrame: a stream on which nothing comes is ended in time, and
+// one whose first frame came is not.
+func TestStreamWithoutAFrame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &call.Handler{Registry: new(call.Registry)}
+		conn, server := alknet.Pipe(call.ALPN, alice, alknet.Identity{ID: "server"})
+		served := make(chan error, 1)
+		go func() { served <- h.ServeConn(t.Context(), server) }()
+		begun := time.Now()
+		s, err := conn.OpenStream(t.Context())
+		require.NoError(t, err)
+		_, err = s.Read(make([]byte, 1))
+		require.Error(t, err)
+		require.Equal(t, 10*time.Second, time.Since(begun).Round(100*time.Millisecond))
+		c := call.NewClient(conn, nil) // its shared stream stays
+		_, _, err = c.Ping(t.Context())
+		require.NoError(t, err)
+		time.Sleep(time.Minute)
+		_, _, err = c.Ping(t.Context())
+		require.NoError(t, err)
+		require.NoError(t, c.Close())
+		require.NoError(t, <-served)
+	})
+}
+
+// TestNoMemoryForALargeFrame: the caller hears it for its own call, and others go on.
+func TestNoMemoryForALargeFrame(t *testing.T) {
+	eachCarrier(t, func(t *testing.T, connect calltest.Connect) {
+		h := newHandler(t, testops.Operations(testops.Options{})...)
+		h.Limits.MaxConnBufferedBytes = 256 << 10
+		c := dial(t, connect, h)
+		_, err := call.Call[any](t.Context(), c, "test/echo", strings.Repeat("x", 600<<10))
+		e := requireCode(t, codes.ResourceExhausted, err)
+		require.False(t, e.MayHaveRun)
+		_, err = call.Call[any](t.Context(), c, "test/echo", strings.Repeat("x", 60<<10))
+		require.NoError(t, err)
+		require.Eventually(t, func() bool { return h.Stats().BufferedBytes == 0 }, 5*time.Second, time.Millisecond)
+	})
+}

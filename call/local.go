@@ -21,8 +21,8 @@ type localEnd struct {
 	seq     uint64      // inputs sent
 	started bool        // the one input was sent, or the stream of inputs has begun
 	closed  bool        // CloseSend
-	unwatch func() bool // ctx
-	timer   *time.Timer // the operation's deadline; nil: none
+	unwatch func() bool // ctx; guarded by c.mu
+	timer   *time.Timer // the operation's deadline; nil: none; guarded by c.mu
 }
 
 // localWindow is how much either direction holds, in bytes.
@@ -76,15 +76,18 @@ func (e *localEnd) start() error {
 	if until, ok := e.ctx.Deadline(); ok {
 		c.ctx.until = until
 	}
-	e.unwatch = context.AfterFunc(e.ctx, func() {
+	stop := context.AfterFunc(e.ctx, func() {
 		if errors.Is(e.ctx.Err(), context.DeadlineExceeded) {
 			c.expire()
 			return
 		}
 		c.abort(errorf(codes.Cancelled, "aborted by the caller").ran(runUnknown), false)
 	})
+	c.mu.Lock()
+	e.unwatch = stop
+	c.mu.Unlock()
 	if !c.s.run(c) {
-		e.unwatch()
+		stop()
 		c.s.release(c.who)
 		return errorf(codes.Unavailable, "draining").ran(runNo)
 	}
@@ -156,13 +159,22 @@ func (e *localEnd) recv() (item, error) {
 
 func (e *localEnd) cancel(err *Error) { e.c.abort(err, false) }
 
-// conclude is the terminal event, as the caller gets it.
-func (e *localEnd) conclude(err *Error) {
-	c := e.c
-	e.unwatch()
+// unwatchAll forgets the caller's context and the deadline.
+func (e *localEnd) unwatchAll() {
+	e.c.mu.Lock()
+	defer e.c.mu.Unlock()
+	if e.unwatch != nil {
+		e.unwatch()
+	}
 	if e.timer != nil {
 		e.timer.Stop()
 	}
+}
+
+// conclude is the terminal event, as the caller gets it.
+func (e *localEnd) conclude(err *Error) {
+	c := e.c
+	e.unwatchAll()
 	switch {
 	case err != nil:
 		e.box.finish(err)

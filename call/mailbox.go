@@ -138,7 +138,7 @@ func (m *mailbox) next(ctx context.Context) (item, error) {
 		m.mu.Lock()
 		if len(m.in) > 0 {
 			m.in, m.out = m.out[:0], m.in
-			if cap(m.in) > maxGathered {
+			if cap(m.in) > keptBuffer {
 				m.in = nil
 			}
 			m.mu.Unlock()

@@ -199,6 +199,8 @@ func (op *Operation) check() error {
 		return bad("Func.Serve is nil")
 	case f.Type != Query && f.Type != Mutation && f.Type != Subscription:
 		return bad("Func.Type %q is none of query, mutation, subscription", f.Type)
+	case f.Input != nil && f.shape == nil && f.Check == nil && !f.forward:
+		return bad("Func.Input was not inferred: set Func.Check, which package call/schema makes")
 	case f.InputStream && f.Type == Query:
 		return bad("a query has no stream of input")
 	case len(op.Title) > 200 || len(op.Description) > 8<<10:

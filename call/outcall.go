@@ -29,9 +29,12 @@ type outCall struct {
 	box      mailbox
 	in       inflow
 	out      outflow
-	nextOut  uint64 // the reader's: number of the next output
+	nextOut  uint64       // the reader's: number of the next output
+	received int64        // the reader's: bytes of outputs
+	granted  atomic.Int64 // how many the callee may send
 	sent     atomic.Uint64
 	held     atomic.Int64
+	writing  atomic.Bool // its caller writes for everybody, and cannot leave
 	unwatch  func() bool
 	begun    bool          // the request was written
 	started  chan struct{} // of a stream of inputs: closed once begin is through
@@ -103,17 +106,23 @@ func (c *outCall) shareable(size int) bool {
 	return c.peer.mux && !c.items && !c.o.InputStream && size <= sharedInputBytes && c.o.MaxReplyBytes <= sharedReplyBytes
 }
 
-// begin writes the request. streaming: input follows as items.
+// begin writes the request.
 func (c *outCall) begin(input []byte, raw bool) error {
-	l := c.l
 	c.begun = true
 	if c.started != nil {
 		defer close(c.started)
 	}
 	req, err := c.request()
-	if err != nil {
-		return err
+	if err == nil {
+		err = c.enterAndWrite(req, input, raw)
 	}
+	if err != nil {
+		c.unhold(c.held.Load())
+	}
+	return err
+}
+
+func (c *outCall) enterAndWrite(req *request, input []byte, raw bool) error {
 	if raw && !c.peer.raw {
 		input, raw = base64String(input), false
 	}
@@ -127,15 +136,12 @@ func (c *outCall) begin(input []byte, raw bool) error {
 	if err := c.enter(ln, req); err != nil {
 		return err
 	}
-	if c.ctx.Done() != nil && (c.items || c.o.InputStream) {
-		c.unwatch = context.AfterFunc(c.ctx, c.contextEnded)
-	}
 	c.write(ln, req, input, raw)
 	if ln.own && !c.o.InputStream && (!c.items || !c.peer.credit) {
 		ln.halfClose()
 	}
-	if ln.own && !l.spawn(ln.run) {
-		return l.lost().ran(runUnknown)
+	if ln.own && !c.l.spawn(ln.run) {
+		return c.l.lost()
 	}
 	return nil
 }
@@ -161,6 +167,9 @@ func (c *outCall) enter(ln *lane, req *request) error {
 	}
 	c.ln = ln
 	l.out[c.n] = c
+	if c.ctx.Done() != nil && (c.items || c.o.InputStream) {
+		c.unwatch = context.AfterFunc(c.ctx, c.contextEnded)
+	}
 	if _, has := c.ctx.Deadline(); !has && req.deadline > 0 {
 		l.scheduleLocked(&c.due, l.since()+time.Duration(req.deadline)*time.Millisecond)
 	}
@@ -176,7 +185,9 @@ func (c *outCall) write(ln *lane, req *request, input []byte, raw bool) {
 		begin = func() error { return w.beginBulk(&c.out.closed) }
 	}
 	if begin() != nil {
-		c.fail(errorf(codes.Unavailable, "the stream has ended").ran(runNo))
+		if c.remove() {
+			c.fail(errorf(codes.Unavailable, "the stream has ended").ran(runNo))
+		}
 		return
 	}
 	b := &w.hot
@@ -193,7 +204,10 @@ func (c *outCall) write(ln *lane, req *request, input []byte, raw bool) {
 	if bulk {
 		w.endBulk()
 	} else {
-		w.end(c.ctx.Done() == nil) // who may be called away does not write for others
+		inline := c.ctx.Done() == nil // who may be called away does not write for others
+		c.writing.Store(inline)
+		w.end(inline)
+		c.writing.Store(false)
 	}
 }
 
@@ -276,7 +290,7 @@ func claim(id *alknet.Identity) []byte {
 	if id.ID == "" {
 		return nil
 	}
-	w := wireIdentity{ID: id.ID, Scopes: id.Scopes, Resources: id.Resources}
+	w := wireIdentity{ID: id.ID, Scopes: []string{}, Resources: map[string][]string{}} // its rights are nobody's business
 	if !id.Peer.IsZero() {
 		w.Peer = id.Peer.String()
 	}
@@ -425,6 +439,7 @@ func (c *outCall) promise() (int64, error) {
 		return 0, memoryError(err).ran(runNo)
 	}
 	c.held.Add(window)
+	c.granted.Store(window)
 	return window, nil
 }
 
@@ -446,6 +461,7 @@ func (c *outCall) taken(it item) {
 	if grant == 0 {
 		return
 	}
+	c.granted.Add(grant)
 	var id [64]byte
 	c.ln.w.tryAppend(false, func(b []byte) []byte {
 		start := len(b)

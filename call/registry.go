@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/alkdev/alknet/call/internal/guard"
 	"github.com/alkdev/alknet/internal/printable"
 )
 
@@ -42,9 +43,8 @@ type Registry struct {
 
 // An entry is an operation with what was made of it once.
 type entry struct {
-	op     Operation
-	schema *schema // checks the input; nil: op.Func.shape, or nothing does
-	stats  opStats
+	op    Operation
+	stats opStats
 
 	describe sync.Once
 	detail   json.RawMessage // what services/schema says; made by describe
@@ -73,16 +73,12 @@ func newEntry(op Operation) (*entry, error) {
 	if o.Func.Type == Query {
 		o.Idempotent = true
 	}
-	if o.Func.Input != nil && o.Func.shape == nil && !o.Func.forward {
-		s, err := compileSchema(o.Func.Input)
-		if err != nil {
-			return nil, fmt.Errorf("call: operation %s: input: %w", printable.Quote(op.Name), err)
+	for what, text := range map[string]json.RawMessage{"input": o.Func.Input, "output": o.Func.Output} {
+		if text == nil || o.Func.forward {
+			continue
 		}
-		e.schema = s
-	}
-	if o.Func.Output != nil && !o.Func.forward {
-		if err := guardSchema(o.Func.Output); err != nil {
-			return nil, fmt.Errorf("call: operation %s: output: %w", printable.Quote(op.Name), err)
+		if err := guard.Check(text); err != nil {
+			return nil, fmt.Errorf("call: operation %s: %s: %w", printable.Quote(op.Name), what, err)
 		}
 	}
 	return e, nil
@@ -90,13 +86,23 @@ func newEntry(op Operation) (*entry, error) {
 
 // checkInput judges one input item against the operation's schema.
 func (e *entry) checkInput(data []byte) *Error {
-	switch {
-	case e.schema != nil:
-		return e.schema.check(data)
-	case e.op.Func.shape != nil:
-		return e.op.Func.shape.check(data)
+	f := &e.op.Func
+	if f.shape != nil {
+		if err := f.shape.check(data); err != nil {
+			return err
+		}
 	}
-	return nil
+	if f.Check == nil {
+		return nil
+	}
+	err := f.Check(data)
+	if err == nil {
+		return nil
+	}
+	if ce, ok := errors.AsType[*Error](err); ok {
+		return new(*ce).ran(runNo)
+	}
+	return inputError("", "value", "").because(err)
 }
 
 // enter counts a run; false: the operation was removed.

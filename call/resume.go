@@ -13,8 +13,7 @@ import (
 // connection was lost: the frames that were sent and not acknowledged, never
 // more than the window, and the handler, which waits for credit meanwhile.
 type retention struct {
-	c      *inCall
-	window int64
+	c *inCall
 
 	mu     sync.Mutex
 	l      *link       // guarded by mu; nil: the connection was lost
@@ -24,6 +23,7 @@ type retention struct {
 	held   int64       // guarded by mu; reserved for frames
 	ended  bool        // guarded by mu; the terminal event is in frames, or was sent
 	gone   bool        // guarded by mu; nobody can take it up any more
+	lossy  bool        // guarded by mu; not every frame is kept
 	grace  *time.Timer // guarded by mu; runs while the connection is lost
 	late   *time.Timer // guarded by mu; the deadline of the call, once its first connection was lost
 }
@@ -42,7 +42,7 @@ func (c *inCall) retain() {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.keep = &retention{c: c, l: c.l, ln: c.ln, window: min(c.meta.window, c.s.lim.MaxWindowBytes)}
+	c.keep = &retention{c: c, l: c.l, ln: c.ln}
 }
 
 // send keeps and sends an item.
@@ -64,14 +64,20 @@ func (r *retention) sendNow(seq uint64, token string, data []byte, raw bool) (fu
 	start := len(r.frames)
 	r.frames = r.c.appendItem(r.frames, seq, token, data, raw)
 	n := len(r.frames) - start
-	if err := r.c.s.mem.Reserve(int64(n)); err != nil {
-		r.frames = r.frames[:start]
-		return nil, memoryError(err)
+	r.c.out.charge(n - 4)
+	full = r.writeLocked(r.frames[start:])
+	if !r.lossy && (r.held > r.c.s.lim.MaxWindowBytes || r.c.l.mem.Reserve(int64(n)) != nil) {
+		r.lossy = true // a caller that acknowledges nothing, or no memory: it goes on, but not elsewhere
+		r.releaseLocked(r.held)
+		r.marks = nil
+	}
+	if r.lossy {
+		r.frames = r.frames[:0]
+		return full, nil
 	}
 	r.held += int64(n)
 	r.marks = append(r.marks, mark{seq, n})
-	r.c.out.charge(n - 4)
-	return r.writeLocked(r.frames[start:]), nil
+	return full, nil
 }
 
 // writeLocked hands frames to the stream, if there is one; full is its writer if
@@ -107,7 +113,7 @@ func (r *retention) dropLocked(seq uint64) {
 func (r *retention) releaseLocked(n int64) {
 	n = min(n, r.held)
 	r.held -= n
-	r.c.s.mem.Release(n)
+	r.c.l.mem.Release(n)
 }
 
 // end sends the terminal event, or keeps it for who comes back. false: the
@@ -155,7 +161,7 @@ func (r *retention) detach() bool {
 	s := r.c.s
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.ended || r.gone || r.c.done.Load() || s.isDraining() || !s.retained.add(r) {
+	if r.ended || r.gone || r.lossy || r.c.done.Load() || s.isDraining() || !s.retained.add(r) {
 		return false
 	}
 	r.l, r.ln = nil, nil
@@ -177,9 +183,9 @@ func (r *retention) expire() {
 	r.c.abort(errorf(codes.Cancelled, "the connection was lost").ran(runUnknown), false)
 }
 
-// attach goes on behind item after on another connection; false: that cannot be
-// done exactly.
-func (r *retention) attach(ln *lane, after uint64, window int64) bool {
+// attach goes on behind item after on another connection. ok false: that cannot be
+// done exactly. over: the handler has ended, and all there is was sent.
+func (r *retention) attach(ln *lane, after uint64, window int64) (ok, over bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	sent := r.c.sent.Load()
@@ -188,7 +194,7 @@ func (r *retention) attach(ln *lane, after uint64, window int64) bool {
 		first = r.marks[0].seq
 	}
 	if r.gone || after > sent || after+1 < first {
-		return false
+		return false, false
 	}
 	r.grace.Stop()
 	r.dropLocked(after)
@@ -201,7 +207,7 @@ func (r *retention) attach(ln *lane, after uint64, window int64) bool {
 	if r.ended {
 		r.freeLocked()
 	}
-	return true
+	return true, r.ended
 }
 
 // A retainer holds the subscriptions whose connection was lost.
@@ -283,8 +289,16 @@ func (c *inCall) resume() *Error {
 		return nil
 	}
 	old := r.c
-	c.l.replace(c, old)
-	if !c.ln.swap(c, old) || !r.attach(c.ln, c.meta.after, c.meta.window) {
+	c.l.replace(c, old) // before the old one can end on this connection
+	ok, over := c.ln.add(old), false
+	if ok {
+		ok, over = r.attach(c.ln, c.meta.after, c.meta.window)
+	}
+	if !ok || over { // nobody else forgets it here
+		c.l.replace(old, c)
+		c.ln.remove(old)
+	}
+	if !ok {
 		r.abandon()
 		old.abort(errorf(codes.Cancelled, "resumed where it cannot go on").ran(runUnknown), false)
 		return notResumable(c.meta.after)
@@ -292,24 +306,13 @@ func (c *inCall) resume() *Error {
 	return errResumed
 }
 
-// replace puts the retained call in the place of the one that asked for it.
-func (l *link) replace(c, old *inCall) {
+// replace puts one call in the place of another of the same id.
+func (l *link) replace(out, in *inCall) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.in[c.id] == c {
-		l.in[c.id] = old
+	if l.in[out.id] == out {
+		l.in[out.id] = in
 	}
-}
-
-// swap is replace for the lane.
-func (ln *lane) swap(c, old *inCall) bool {
-	ln.mu.Lock()
-	defer ln.mu.Unlock()
-	if ln.shut {
-		return false
-	}
-	ln.running[old] = struct{}{}
-	return true
 }
 
 // notResumable says where the stream was to go on.

@@ -26,6 +26,7 @@ type writer struct {
 	mu       sync.Mutex
 	hot      []byte        // guarded by mu; control frames and answers
 	bulk     []byte        // guarded by mu; items and what must not overtake them
+	written  int           // guarded by mu; of bulk
 	spare    []byte        // guarded by mu; a buffer to take the place of one that is written
 	busy     bool          // guarded by mu; somebody writes, or is about to
 	err      error         // guarded by mu; writing has failed, or the writer is closed
@@ -79,7 +80,7 @@ func (w *writer) end(inline bool) {
 // endBulk must follow.
 func (w *writer) beginBulk(over *atomic.Bool) error {
 	w.mu.Lock()
-	for len(w.bulk) >= maxGathered && w.err == nil && !over.Load() {
+	for w.queuedLocked() >= maxGathered && w.err == nil && !over.Load() {
 		w.room.Wait()
 	}
 	err := w.err
@@ -129,15 +130,25 @@ func (w *writer) flusher(kick chan struct{}) {
 	}
 }
 
-// flush writes until nothing is left. It is called by who has set busy.
+// flush writes until nothing is left: what is hot as a whole, then a turn of items,
+// and again. It is called by who has set busy.
 func (w *writer) flush() {
 	w.mu.Lock()
-	for w.err == nil && len(w.hot)+len(w.bulk) > 0 {
-		out := w.takeLocked()
+	for w.err == nil && (len(w.hot) > 0 || w.queuedLocked() > 0) {
+		items := len(w.hot) == 0
+		var out []byte
+		if items { // appended to meanwhile, but not moved
+			out = w.bulk[w.written : w.written+turn(w.bulk[w.written:])]
+		} else {
+			out = w.hot
+			w.hot, w.spare = w.spare, nil
+		}
 		w.mu.Unlock()
 		_, err := w.dst.Write(out)
 		w.mu.Lock()
-		if cap(out) <= maxGathered {
+		if items {
+			w.advanceLocked(len(out))
+		} else if cap(out) <= keptBuffer {
 			w.spare = out[:0]
 		}
 		if err != nil && w.err == nil {
@@ -160,24 +171,27 @@ func (w *writer) flush() {
 	}
 }
 
-// takeLocked takes what the next write writes: all of hot, and of bulk as many
-// whole frames as a turn has.
-func (w *writer) takeLocked() []byte {
-	if len(w.bulk) == 0 {
-		out := w.hot
-		w.hot, w.spare = w.spare, nil
-		return out
+// keptBuffer is the largest buffer that is used again, in bytes.
+const keptBuffer = 1 << 20
+
+// queuedLocked is how many bytes of items wait.
+func (w *writer) queuedLocked() int { return len(w.bulk) - w.written }
+
+// advanceLocked notes that n bytes of items were written.
+func (w *writer) advanceLocked(n int) {
+	if w.bulk == nil { // dropped meanwhile
+		return
 	}
-	if len(w.hot) == 0 && len(w.bulk) <= maxTurn {
-		out := w.bulk
-		w.bulk, w.spare = w.spare, nil
-		return out
+	w.written += n
+	switch {
+	case w.written == len(w.bulk) && cap(w.bulk) > keptBuffer:
+		w.bulk, w.written = nil, 0
+	case w.written == len(w.bulk):
+		w.bulk, w.written = w.bulk[:0], 0
+	case w.written > len(w.bulk)/2:
+		w.bulk = w.bulk[:copy(w.bulk, w.bulk[w.written:])]
+		w.written = 0
 	}
-	n := turn(w.bulk)
-	out := append(w.hot, w.bulk[:n]...)
-	w.hot, w.spare = w.spare, nil
-	w.bulk = w.bulk[:copy(w.bulk, w.bulk[n:])]
-	return out
 }
 
 // turn is how many bytes of b are whole frames within maxTurn, at least one.
@@ -220,7 +234,7 @@ func (w *writer) finish(last func()) bool {
 func (w *writer) pending() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return len(w.hot) + len(w.bulk)
+	return len(w.hot) + w.queuedLocked()
 }
 
 // fail drops what is not yet written and refuses more.
@@ -238,7 +252,7 @@ func (w *writer) fail(err error) {
 
 // dropLocked frees the buffers and ends the flusher.
 func (w *writer) dropLocked() {
-	w.hot, w.bulk, w.spare = nil, nil, nil
+	w.hot, w.bulk, w.spare, w.written = nil, nil, nil, 0
 	if w.kick != nil {
 		close(w.kick)
 		w.kick = nil
@@ -254,7 +268,7 @@ func (w *writer) tryAppend(last bool, f func(b []byte) []byte) bool {
 	if w.err != nil {
 		return false
 	}
-	if last && len(w.bulk) > 0 {
+	if last && w.queuedLocked() > 0 {
 		w.bulk = f(w.bulk)
 	} else {
 		w.hot = f(w.hot)
@@ -279,7 +293,7 @@ func (w *writer) tryAppendBulk(frames []byte) (full bool) {
 		w.busy = true
 		w.kickLocked()
 	}
-	return len(w.bulk) >= maxGathered
+	return w.queuedLocked() >= maxGathered
 }
 
 // awaitRoom waits until less has gathered, or a call is over.
@@ -293,5 +307,5 @@ func (w *writer) awaitRoom(over *atomic.Bool) {
 func (w *writer) busyNow() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.busy || len(w.hot)+len(w.bulk) > 0
+	return w.busy || len(w.hot)+w.queuedLocked() > 0
 }

@@ -132,6 +132,20 @@ func TestPenalties(t *testing.T) {
 	}
 }
 
+// Connections that leave by themselves hardly count: ssh-keyscan makes several.
+func TestLeavingCostsLittle(t *testing.T) {
+	key := newKey(t)
+	x := newHost(t, func(h *ssh.Handler) { h.Limits = ssh.Limits{} })
+	x.allow(line(t, "", key, "bob"))
+	host, port, _ := net.SplitHostPort(x.addr)
+	for range 2 {
+		out, errs, _ := run(t, testenv.Command(t, "ssh-keyscan", "-p", port, host))
+		require.Contains(t, out, "ssh-ed25519", errs)
+	}
+	_, err := x.login(key)
+	require.NoError(t, err)
+}
+
 // Too many tries, of keys or of none, end the connection.
 func TestAuthTries(t *testing.T) {
 	x := newHost(t, nil)

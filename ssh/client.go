@@ -21,7 +21,7 @@ import (
 	"github.com/alkdev/alknet/ssh/forward"
 )
 
-// loginTimeout is for a login whose context has no deadline.
+// loginTimeout is how long a login may take, whatever its context allows.
 const loginTimeout = 30 * time.Second
 
 // ClientConfig is how a client presents itself and whom it believes. Nil is the
@@ -57,7 +57,7 @@ type Client struct {
 	wg   sync.WaitGroup
 
 	mu        sync.Mutex
-	err       error                      // guarded by mu; why it ended
+	err       error                      // guarded by mu; a panic that has ended it
 	listeners map[string]*remoteListener // guarded by mu; by listenKey
 }
 
@@ -143,12 +143,16 @@ func (c *Client) config() (*xssh.ClientConfig, error) {
 	if xcfg.User == "" {
 		xcfg.User = "alknet"
 	}
+	var signers []xssh.Signer
 	for _, key := range c.cfg.Keys {
 		s, err := signer(key)
 		if err != nil {
 			return nil, fmt.Errorf("ssh: client key: %w", err)
 		}
-		xcfg.Auth = append(xcfg.Auth, xssh.PublicKeys(s))
+		signers = append(signers, s)
+	}
+	if len(signers) > 0 { // one method: the library tries each once
+		xcfg.Auth = []xssh.AuthMethod{xssh.PublicKeys(signers...)}
 	}
 	switch {
 	case !c.cfg.Peer.IsZero():
@@ -213,9 +217,6 @@ func (c *Client) serve(chans <-chan xssh.NewChannel) {
 		c.opened(ch)
 	}
 	c.mu.Lock()
-	if c.err == nil {
-		c.err = net.ErrClosed
-	}
 	list := c.listeners
 	c.listeners = nil
 	c.mu.Unlock()
@@ -284,7 +285,14 @@ func (c *Client) Close() error {
 }
 
 // lost is the error of what the end of the connection has ended.
-func (c *Client) lost() error { return fmt.Errorf("ssh: the connection was lost: %w", net.ErrClosed) }
+func (c *Client) lost() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil {
+		return fmt.Errorf("ssh: the connection was lost: %w: %w", net.ErrClosed, c.err)
+	}
+	return fmt.Errorf("ssh: the connection was lost: %w", net.ErrClosed)
+}
 
 // open opens a channel, and does not wait longer than ctx.
 func (c *Client) open(ctx context.Context, kind string, payload []byte) (xssh.Channel, <-chan *xssh.Request, error) {
@@ -319,11 +327,14 @@ func (c *Client) open(ctx context.Context, kind string, payload []byte) (xssh.Ch
 // goes runs f with the client, unless it has ended.
 func (c *Client) goes(f func()) error {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.listeners == nil {
+	over := c.listeners == nil
+	if !over {
+		safe.Go(&c.wg, c.fail, f)
+	}
+	c.mu.Unlock()
+	if over {
 		return c.lost()
 	}
-	safe.Go(&c.wg, c.fail, f)
 	return nil
 }
 

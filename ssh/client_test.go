@@ -116,7 +116,8 @@ func TestClientTerminal(t *testing.T) {
 	send("PS1=; stty size; echo $TERM; stty -a | grep -o -e -echo\\ \n")
 	expect("31 91\r\nvt100\r\n-echo")
 	resizes <- tty.Size{Cols: 70, Rows: 20}
-	send("stty size; exit 3\n")
+	// What is typed may overtake the size.
+	send("until stty size | grep '20 70'; do sleep 0.01; done; exit 3\n")
 	expect("20 70\r\n")
 	_, _ = io.Copy(io.Discard, r)
 	var exit *ssh.ExitError
@@ -236,7 +237,7 @@ func TestClientPinsTheHost(t *testing.T) {
 	try := func(to *host, cfg ssh.ClientConfig) error {
 		nc, err := net.Dial("tcp", to.addr)
 		require.NoError(t, err)
-		cfg.Keys = []crypto.Signer{user}
+		cfg.Keys = []crypto.Signer{newKey(t), user} // the first is not known
 		c, err := ssh.NewClient(within(t), nc, &cfg)
 		if err == nil {
 			require.NoError(t, c.Close())

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	xssh "golang.org/x/crypto/ssh"
 
@@ -67,7 +68,8 @@ var ErrRefused = errors.New("ssh: refused by the server")
 // Run runs cmd and returns when it has ended and its output is written: nil for
 // status 0, an *[ExitError] for another one or a signal, an error that wraps
 // net.ErrClosed if the connection was lost. The end of ctx closes the channel,
-// which ends the command.
+// which ends the command; a server that does not close it too within 10 s loses
+// the connection.
 func (c *Client) Run(ctx context.Context, cmd *Cmd) error {
 	ch, reqs, err := c.open(ctx, "session", nil)
 	if err != nil {
@@ -105,8 +107,7 @@ func (r *running) run(ctx context.Context, reqs <-chan *xssh.Request) error {
 		head := &headWriter{head: &refused, next: orDiscard(r.cmd.Stderr)}
 		r.output(head, r.ch.Stderr())
 	})
-	stop := context.AfterFunc(ctx, func() { _ = r.ch.Close() })
-	defer stop()
+	defer r.endWith(ctx)()
 	err := r.start()
 	if err != nil {
 		_ = r.ch.Close() // nothing runs
@@ -131,6 +132,30 @@ func (r *running) run(ctx context.Context, reqs <-chan *xssh.Request) error {
 		return nil
 	}
 	return r.exit
+}
+
+// closeGrace is how long a server may take to close a channel that we have closed.
+const closeGrace = 10 * time.Second
+
+// endWith closes the channel when ctx ends. A server that does not answer that
+// is not to be waited for: then the connection ends.
+func (r *running) endWith(ctx context.Context) (stop func()) {
+	var mu sync.Mutex
+	var late *time.Timer
+	cancel := context.AfterFunc(ctx, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		late = time.AfterFunc(closeGrace, r.c.nc.kill)
+		_ = r.ch.Close()
+	})
+	return func() {
+		cancel()
+		mu.Lock()
+		defer mu.Unlock()
+		if late != nil {
+			late.Stop()
+		}
+	}
 }
 
 // headWriter keeps the beginning of what goes through it.

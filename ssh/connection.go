@@ -28,6 +28,7 @@ type connection struct {
 	nc     *loginConn
 	sc     *xssh.ServerConn
 	limits Limits
+	since  time.Time       // when the login was complete
 	ctx    context.Context // ends with the connection
 	stop   context.CancelCauseFunc
 	wg     sync.WaitGroup // everything that serves it
@@ -63,13 +64,12 @@ func (h *Handler) serveSSH(ctx, drained context.Context, stream net.Conn, l *log
 	}
 	c := &connection{
 		h: h, login: l, grant: g, nc: nc, sc: sc, limits: h.Limits.withDefaults(), ctx: ctx, stop: stop,
-		listeners: make(map[string]*listener),
+		listeners: make(map[string]*listener), since: time.Now(),
 	}
 	if !before() || !h.add(c) || h.epoch.Load() != epoch && !c.holds(ctx) {
 		nc.kill()
 	}
 	defer h.remove(c)
-	begun := time.Now()
 	safe.Go(&c.wg, c.panicked, c.keepAlive)
 	safe.Go(&c.wg, c.panicked, func() { c.globalRequests(reqs) })
 	stopDrain := context.AfterFunc(drained, c.drain)
@@ -81,7 +81,7 @@ func (h *Handler) serveSSH(ctx, drained context.Context, stream net.Conn, l *log
 	c.closeListeners()
 	c.wg.Wait()
 	h.log().LogAttrs(context.Background(), slog.LevelInfo, "ssh logout",
-		slog.String("addr", l.remote.String()), slog.Any("id", printable.Text(g.identity.ID)), since(begun))
+		slog.String("addr", l.remote.String()), slog.Any("id", printable.Text(g.identity.ID)), since(c.since))
 	return nil
 }
 

@@ -38,8 +38,9 @@ type SubsystemFunc func(ctx context.Context, rw io.ReadWriteCloser, id *alknet.I
 // A Handler serves SSH. The zero Handler lets peers in and refuses everything
 // they ask for. Fields are not to be changed once it serves.
 type Handler struct {
-	// HostKeys identify the host to SSH clients. Nil: one fresh Ed25519 key per
-	// process.
+	// HostKeys identify the host to SSH clients: the first of each kind is used,
+	// others are announced to clients of listeners as keys to come. Nil: one fresh
+	// Ed25519 key per process.
 	HostKeys []crypto.Signer
 	// Node is the endpoint's key: it certifies the first Ed25519 key of HostKeys,
 	// which ends trust on first use. Nil: no host certificate.

@@ -101,8 +101,12 @@ func (hk *hostKeys) addTo(cfg *xssh.ServerConfig) error {
 		}
 		cfg.AddHostKey(cert)
 	}
+	seen := make(map[string]bool)
 	for _, s := range hk.plain {
-		cfg.AddHostKey(s)
+		if kind := s.PublicKey().Type(); !seen[kind] { // the first of a kind; others are announced as keys to come
+			seen[kind] = true
+			cfg.AddHostKey(s)
+		}
 	}
 	return nil
 }

@@ -32,9 +32,9 @@ type Limits struct {
 	// unanswered times end it. 0: 15 s.
 	KeepAlive time.Duration
 	// MaxPenalty is the longest that a source is shut out of the listeners: a
-	// failed login costs it 5 s, an unfinished one 10 s, one that makes the server
-	// panic 90 s; it is shut out while it owes more than 15 s. 0: 10 min;
-	// negative: no penalties.
+	// failed login costs it 5 s, one that takes too long 10 s, one that makes the
+	// server panic 90 s, a connection that leaves without one 1 s; it is shut out
+	// while it owes more than 15 s. 0: 10 min; negative: no penalties.
 	MaxPenalty time.Duration
 }
 

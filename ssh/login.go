@@ -142,7 +142,7 @@ func (l *login) handshake(ctx context.Context, nc *loginConn) (*xssh.ServerConn,
 	begun := time.Now()
 	sc, chans, reqs, err := xssh.NewServerConn(nc, cfg)
 	if err != nil {
-		l.failed(err, begun)
+		l.failed(err, begun, nc.expired.Load())
 		return nil, nil, nil, nil, err
 	}
 	g, ok := sc.Permissions.ExtraData[grantKey{}].(*grant)
@@ -163,14 +163,15 @@ func (l *login) handshake(ctx context.Context, nc *loginConn) (*xssh.ServerConn,
 }
 
 // failed logs a login that came to nothing, and punishes its source.
-func (l *login) failed(err error, begun time.Time) {
-	result := "unfinished"
+func (l *login) failed(err error, begun time.Time, expired bool) {
+	result, penalty := "left", penaltyLeft
 	if _, bad := errors.AsType[*xssh.ServerAuthError](err); bad {
-		result = "refused"
-		l.place.punish(penaltyLogin)
-	} else {
-		l.place.punish(penaltyUnfinished)
+		result, penalty = "refused", penaltyLogin
 	}
+	if expired {
+		result, penalty = "unfinished", penaltyUnfinished
+	}
+	l.place.punish(penalty)
 	l.h.logBurst(context.Background(), "login "+result, "ssh login",
 		slog.String("addr", l.remote.String()), slog.String("result", result), slog.Any("err", printable.Text(err.Error())), since(begun))
 }
@@ -183,15 +184,16 @@ type loginConn struct {
 	waiting atomic.Bool // for the end of the version line
 	version *time.Timer // nil: no bound
 	login   *time.Timer // nil: no bound
+	expired atomic.Bool
 }
 
 // begin starts the time.
 func (c *loginConn) begin(l Limits) {
 	if l.LoginTimeout > 0 {
-		c.login = time.AfterFunc(l.LoginTimeout, c.kill)
+		c.login = time.AfterFunc(l.LoginTimeout, c.expire)
 	}
 	if l.VersionTimeout > 0 {
-		c.version = time.AfterFunc(l.VersionTimeout, c.kill)
+		c.version = time.AfterFunc(l.VersionTimeout, c.expire)
 		c.waiting.Store(true)
 	}
 }
@@ -203,6 +205,11 @@ func (c *loginConn) Read(b []byte) (int, error) {
 		c.version.Stop()
 	}
 	return n, err
+}
+
+func (c *loginConn) expire() {
+	c.expired.Store(true)
+	c.kill()
 }
 
 // done lifts the bound.

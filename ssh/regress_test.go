@@ -44,7 +44,7 @@ func TestOpenSSHRegression(t *testing.T) {
 	withoutEnvironment(t, filepath.Join(dir, "key-options.sh"))
 	for _, script := range regressScripts {
 		t.Run(script, func(t *testing.T) {
-			cmd := testenv.Command(t, "sh", "test-exec.sh", dir, script+".sh")
+			cmd := exec.CommandContext(t.Context(), "sh", "test-exec.sh", dir, script+".sh")
 			cmd.Dir = dir
 			cmd.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"), "OBJ="+dir, "SRC="+dir, "BUILDDIR="+dir, "SUDO=", "USER=root", "LOGNAME=root",
 				"TEST_SSH_PORT="+freePort(t), "TEST_SHELL=sh", "TEST_SSH_SSH="+testenv.Tool(t, "ssh"), "TEST_SSH_SSHD="+sshd,

@@ -71,12 +71,14 @@ type session struct {
 
 	// By the loop of requests only.
 	started  bool
+	told     bool // that it was started
 	env      []string
 	envBytes int
 	agent    bool
 
 	resizes chan tty.Size
 	signals chan string
+	beginc  chan struct{} // closed when the client was told
 
 	mu      sync.Mutex
 	pty     *PTY         // guarded by mu
@@ -99,7 +101,7 @@ func (c *connection) session(nch xssh.NewChannel) {
 		return // the connection has ended
 	}
 	begun := time.Now()
-	s := &session{c: c, ch: &counted{Channel: ch}, resizes: make(chan tty.Size, 1), signals: make(chan string, 16)}
+	s := &session{c: c, ch: &counted{Channel: ch}, resizes: make(chan tty.Size, 1), signals: make(chan string, 16), beginc: make(chan struct{})}
 	s.ctx, s.stop = context.WithCancel(c.ctx)
 	defer s.stop()
 	if c.limits.SessionIdle > 0 {
@@ -132,6 +134,16 @@ func (c *connection) session(nch xssh.NewChannel) {
 			unused.Stop()
 		}
 		_ = req.Reply(ok, nil) // a channel that ends ends the loop
+		s.answered()
+	}
+}
+
+// answered lets the program of the session begin, once: it may end, and with it
+// the channel, before the client has been told that it was started.
+func (s *session) answered() {
+	if s.started && !s.told {
+		s.told = true
+		close(s.beginc)
 	}
 }
 
@@ -196,6 +208,10 @@ func (s *session) start(w wish) bool {
 	}
 	s.started = true
 	s.goes(func() {
+		select {
+		case <-s.beginc:
+		case <-s.ctx.Done():
+		}
 		exit := run()
 		s.exited(exit)
 	})
@@ -203,7 +219,7 @@ func (s *session) start(w wish) bool {
 }
 
 // refusalWait is how long a client may take to make room for the reason of a
-// refusal, before it gets the refusal alone.
+// refusal, before it gets the refusal alone and the channel ends.
 const refusalWait = time.Second
 
 // explain writes a reason to the client's standard error, before the answer to
@@ -219,6 +235,7 @@ func (s *session) explain(why error) {
 	select {
 	case <-written:
 	case <-t.C:
+		_ = s.ch.Close() // nothing else may write there meanwhile
 	}
 }
 

@@ -10,7 +10,8 @@ import (
 // What a source is made to wait for.
 const (
 	penaltyLogin      = 5 * time.Second  // a login that failed
-	penaltyUnfinished = 10 * time.Second // one that was not finished
+	penaltyUnfinished = 10 * time.Second // one that took too long
+	penaltyLeft       = time.Second      // a connection that ended by itself before, as ssh-keyscan's do
 	penaltyCrash      = 90 * time.Second // one that made the server panic
 	penaltyFloor      = 15 * time.Second // a source that owes no more is let in: people mistype
 	maxSources        = 65536            // that are remembered

@@ -142,6 +142,16 @@ func TestStockTerminal(t *testing.T) {
 	})
 }
 
+// A terminal ends with its shell, whatever still runs in the background.
+func TestStockTerminalEndsWithItsShell(t *testing.T) {
+	s := newNode(t, nil).stock(alknet.QUIC, ssh.ScopeShell)
+	begun := time.Now()
+	out, errs, status := run(t, s.ssh(t, "-tt", "node", "trap '' HUP; sleep 8 & echo x; exit 6"))
+	require.Equal(t, 6, status, errs)
+	require.Equal(t, "x\r\n", out)
+	require.Less(t, time.Since(begun), 8*time.Second)
+}
+
 // A client that goes away takes its processes along.
 func TestStockClientGoneEndsTheProcessGroup(t *testing.T) {
 	s := newNode(t, nil).stock(alknet.QUIC, ssh.ScopeShell)

@@ -73,10 +73,11 @@ func bigRSA(t *testing.T) xssh.PublicKey {
 }
 
 func TestHostKeysRotate(t *testing.T) {
-	next, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	other, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
+	next := newKey(t)
 	x := newHost(t, nil)
-	y := newHost(t, func(h *ssh.Handler) { h.HostKeys = []crypto.Signer{x.key, next} })
+	y := newHost(t, func(h *ssh.Handler) { h.HostKeys = []crypto.Signer{x.key, other, next} })
 	dir := t.TempDir()
 	key := newKey(t)
 	y.allow(line(t, "", key, "bob"))
@@ -91,6 +92,7 @@ func TestHostKeysRotate(t *testing.T) {
 	text, err := os.ReadFile(known)
 	require.NoError(t, err)
 	require.Contains(t, string(text), "ecdsa-sha2-nistp256", "%s", errs)
+	require.Contains(t, string(text), strings.Fields(string(xssh.MarshalAuthorizedKey(signerOf(t, next).PublicKey())))[1], "the key to come")
 }
 
 // writeKey writes a private key in OpenSSH's format.

@@ -2,8 +2,12 @@ package ssh_test
 
 import (
 	"context"
+	"crypto/ed25519"
+	"crypto/rand"
 	"io"
+	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -62,15 +66,15 @@ func testKeepAliveOff(t *testing.T) {
 func TestKeepAliveLeavesALivePeer(t *testing.T) { synctest.Test(t, testKeepAliveLeavesALivePeer) }
 func testKeepAliveLeavesALivePeer(t *testing.T) {
 	conn, reqs, stop := bubble(t, &ssh.Handler{})
-	asked := 0
+	var asked atomic.Int64
 	go func() {
 		for req := range reqs {
-			asked++
+			asked.Add(1)
 			_ = req.Reply(false, nil)
 		}
 	}()
 	time.Sleep(10*time.Minute + time.Second)
-	require.Equal(t, 40, asked)
+	require.EqualValues(t, 40, asked.Load())
 	_, _, err := conn.SendRequest("keepalive@openssh.com", true, nil)
 	require.NoError(t, err)
 	stop()
@@ -89,6 +93,84 @@ func testChannelThatAsksForNothing(t *testing.T) {
 	_, err = ch.Read(make([]byte, 1))
 	require.ErrorIs(t, err, io.EOF)
 	require.Equal(t, 10*time.Second, time.Since(begun))
+}
+
+// The end of its context ends Run, also when the server does not close.
+func TestRunDoesNotWaitForADeafServer(t *testing.T) {
+	synctest.Test(t, testRunDoesNotWaitForADeafServer)
+}
+func testRunDoesNotWaitForADeafServer(t *testing.T) {
+	c, s := alknet.Pipe(ssh.ALPN, alknet.Identity{}, alknet.Identity{})
+	host := newKey(t)
+	served := make(chan struct{})
+	go func() { // a server that takes a command and never closes its channel
+		defer close(served)
+		st, err := s.AcceptStream(context.Background())
+		if err != nil {
+			return
+		}
+		cfg := &xssh.ServerConfig{NoClientAuth: true}
+		cfg.AddHostKey(certifyHost(t, host))
+		deaf := &deafConn{Conn: st}
+		conn, chans, reqs, err := xssh.NewServerConn(deaf, cfg)
+		if err != nil {
+			return
+		}
+		go xssh.DiscardRequests(reqs)
+		for ch := range chans {
+			_, chReqs, err := ch.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				for req := range chReqs {
+					_ = req.Reply(true, nil)
+					deaf.deaf.Store(true)
+				}
+			}()
+		}
+		_ = conn.Wait()
+	}()
+	st, err := c.OpenStream(t.Context())
+	require.NoError(t, err)
+	client, err := ssh.NewClient(t.Context(), st, &ssh.ClientConfig{Peer: peerOf(host), KeepAlive: -1})
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	begun := time.Now()
+	require.ErrorIs(t, client.Run(ctx, &ssh.Cmd{Line: "x"}), context.DeadlineExceeded)
+	require.Equal(t, time.Minute+10*time.Second, time.Since(begun))
+	_ = client.Close()
+	_ = c.Close()
+	<-served
+}
+
+// A deafConn hears nothing once it is deaf.
+type deafConn struct {
+	net.Conn
+	deaf atomic.Bool
+}
+
+func (c *deafConn) Read(b []byte) (int, error) {
+	for {
+		n, err := c.Conn.Read(b)
+		if err != nil || !c.deaf.Load() {
+			return n, err
+		}
+	}
+}
+
+// certifyHost is a host key that certifies itself, as a node without a key of
+// its own for SSH could.
+func certifyHost(t *testing.T, key ed25519.PrivateKey) xssh.Signer {
+	id := peerOf(key).String()
+	cert := &xssh.Certificate{
+		Key: signerOf(t, key).PublicKey(), CertType: xssh.HostCert, ValidPrincipals: []string{id}, ValidBefore: xssh.CertTimeInfinity,
+	}
+	require.NoError(t, cert.SignCert(rand.Reader, signerOf(t, key)))
+	s, err := xssh.NewCertSigner(cert, signerOf(t, key))
+	require.NoError(t, err)
+	return s
 }
 
 func TestSessionIdle(t *testing.T) { synctest.Test(t, testSessionIdle) }

@@ -183,13 +183,17 @@ func TestDiskErrorsFailTheChange(t *testing.T) {
 	testenv.Tool(t, "strace")
 	template := filled(t)
 	failures := 0
-	for _, job := range []string{"put", "rotate", "identity"} {
+	// Each file that is written is synced, and its folder after it.
+	for job, syncs := range map[string]int{"put": 4, "rotate": 6, "identity": 2} {
 		for _, fault := range []string{"fsync:error=EIO", "fsync:error=ENOSPC", "renameat:error=EIO", "renameat2:error=EIO", "linkat:error=EPERM"} {
 			for at := 1; ; at++ {
 				require.Less(t, at, maxPoints)
 				dir := copyFolder(t, template)
 				v := inject(t, fmt.Sprintf("%s:when=%d", fault, at), job, dir)
 				if !v.failed && !strings.HasPrefix(fault, "linkat") {
+					if strings.HasPrefix(fault, "fsync") {
+						require.Equal(t, syncs, at-1, "%s: syncs", job)
+					}
 					break
 				}
 				require.False(t, v.killed)

@@ -281,6 +281,8 @@ func TestUnlockSurvivesIdentities(t *testing.T) {
 	err := v.Unlock(t.Context(), identityFunc(func([]*age.Stanza) ([]byte, error) { panic(canary) }))
 	require.ErrorIs(t, err, ErrNoSlot)
 	require.NotContains(t, err.Error(), canary)
+	err = v.Unlock(t.Context(), identityFunc(func([]*age.Stanza) ([]byte, error) { runtime.Goexit(); return nil, nil }))
+	require.ErrorIs(t, err, ErrNoSlot)
 	broken := errors.New("no such card")
 	failing := identityFunc(func([]*age.Stanza) ([]byte, error) { return nil, broken })
 	err = v.Unlock(t.Context(), failing)

@@ -188,7 +188,9 @@ func (s *session) load(root *os.Root, lost state, recovery bool) (c contents, pr
 		return c, nil, bad
 	}
 	if bad != nil {
-		st = s.recover(root)
+		if st = s.recover(root); st == nil && c.state.Version == 0 {
+			return c, nil, bad // nothing here is this seed's: it is not believed
+		}
 	}
 	c.take(st)
 	return c, bad, c.catchUp()

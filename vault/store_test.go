@@ -268,7 +268,25 @@ func TestLostStateNeedsRecover(t *testing.T) {
 	require.True(t, reveal(t, must(v.Get("github", "http-token"))) == canary)
 	require.Equal(t, uint32(3), v.Status().KeyVersion)
 	require.NoError(t, v.Close())
-	require.NoError(t, reopen(t, dir, nil).CheckPhrase(phrase(t, about), Secret{}))
+	v = reopen(t, dir, nil)
+	require.NoError(t, v.CheckPhrase(phrase(t, about), Secret{}))
+
+	// A planted slot of another vault does not take the folder over.
+	id := must(age25519())
+	planter := must(Create(filepath.Join(t.TempDir(), "o"), phrase(t, legal), Secret{}, nil))
+	require.NoError(t, planter.Seal("planted", id.Recipient()))
+	planted := must(os.ReadFile(filepath.Join(planter.root.Name(), slotFile("planted"))))
+	require.NoError(t, planter.Close())
+	require.NoError(t, v.Close())
+	require.NoError(t, os.WriteFile(filepath.Join(dir, slotFile("planted")), planted, 0o600))
+	require.NoError(t, os.Remove(filepath.Join(dir, stateName)))
+	before := must(os.ReadFile(filepath.Join(dir, storeName)))
+	v, err = Open(dir, &Options{Recover: true})
+	require.NoError(t, err)
+	require.ErrorIs(t, v.Unlock(t.Context(), id), ErrDecrypt)
+	require.Equal(t, before, must(os.ReadFile(filepath.Join(dir, storeName))), "and destroys nothing")
+	require.NoError(t, v.Unlock(t.Context(), Passphrase(secret("pw"))))
+	require.NoError(t, v.Close())
 }
 
 // TestFolderOfOthersIsRefused, with the line that mends it.

@@ -83,7 +83,7 @@ func (v *Vault) openSlots(ctx context.Context, ids []age.Identity) (*opened, err
 	}
 	done := make(chan result)
 	time.AfterFunc(0, func() { // in a goroutine of its own, as an identity may not come back
-		var r result
+		r := result{err: ErrNoSlot} // of an identity that ends its goroutine
 		defer func() {
 			if p := recover(); p != nil {
 				r = result{err: fmt.Errorf("%w: an identity panicked", ErrNoSlot)} // without its value
@@ -151,8 +151,7 @@ func (v *Vault) trySlots(ctx context.Context, ids []age.Identity) (*opened, erro
 // anyCheck is in place of a check value that was lost.
 const anyCheck = "any"
 
-// trySlot opens a slot of the vault with a check value. Nil and
-// nil: the identity is not for it, or the slot not for this vault.
+// trySlot opens a slot of the vault with a check value. Nil and nil: the identity is not for it, or the slot not for this vault.
 func trySlot(root *os.Root, name string, id age.Identity, check string) (*opened, error) {
 	file, err := readFile(root, slotFile(name), maxSlotBytes)
 	if errors.Is(err, iofs.ErrNotExist) {

@@ -29,7 +29,11 @@ func receiveGRO(pc net.PacketConn) (net.PacketConn, bool) {
 	if err != nil || serr != nil {
 		return pc, false
 	}
-	return &groConn{UDPConn: uc, buf: make([]byte, maxMerged), oob: make([]byte, 256)}, true
+	c := &groConn{UDPConn: uc, many: ipv4.NewPacketConn(uc)}
+	for i := range c.batches {
+		c.batches[i] = ipv4.Message{Buffers: [][]byte{make([]byte, maxMerged)}, OOB: make([]byte, 256)}
+	}
+	return c, true
 }
 
 // maxMerged is the most that the kernel merges: one IP datagram's worth.
@@ -38,24 +42,42 @@ const maxMerged = 64 << 10
 // maxSenders bounds the cache of sender addresses; a full one starts again.
 const maxSenders = 4096
 
-// groConn is a UDP socket that splits what the kernel merged. ReadBatch is
-// called by one goroutine, the transport's reader.
+// manySenders is how many batches one system call brings while several senders
+// take turns, and crowdTime for how many calls that is then believed.
+const (
+	manySenders = 4
+	crowdTime   = 32
+)
+
+// groConn is a UDP socket that splits what the kernel merged. The kernel merges
+// datagrams of one sender only; with many senders several batches are received
+// at once, at the price of an address allocated for each. ReadBatch is called by
+// one goroutine, the transport's reader.
 type groConn struct {
 	*net.UDPConn
-	buf, oob []byte
-	rest     []byte // received, not yet handed out
-	segment  int    // size of each datagram in rest but the last
-	control  []byte // control messages that go with every datagram of rest: ECN, packet info
-	sender   *net.UDPAddr
-	senders  map[netip.AddrPort]*net.UDPAddr
+	many    *ipv4.PacketConn
+	batches [manySenders]ipv4.Message
+	waiting []ipv4.Message // part of batches: received, not yet split
+	last    netip.AddrPort // the sender of the last batch that came alone
+	crowd   int            // for how many more calls there may be many senders
+
+	rest    []byte // received, not yet handed out
+	segment int    // size of each datagram in rest but the last
+	control []byte // control messages that go with every datagram of rest: ECN, packet info
+	sender  *net.UDPAddr
+	senders map[netip.AddrPort]*net.UDPAddr
 }
 
 // ReadBatch fills ms with datagrams, one per message, and returns how many.
 func (c *groConn) ReadBatch(ms []ipv4.Message, _ int) (int, error) {
 	for len(c.rest) == 0 { // an empty datagram is not a batch
-		if err := c.receive(); err != nil {
-			return 0, err
+		if len(c.waiting) == 0 {
+			if err := c.receive(); err != nil {
+				return 0, err
+			}
 		}
+		c.split(&c.waiting[0])
+		c.waiting = c.waiting[1:]
 	}
 	n := 0
 	for n < len(ms) && len(c.rest) > 0 {
@@ -69,15 +91,44 @@ func (c *groConn) ReadBatch(ms []ipv4.Message, _ int) (int, error) {
 	return n, nil
 }
 
-// receive reads one merged batch from the kernel.
+// receive reads at least one batch from the kernel.
 func (c *groConn) receive() error {
-	n, oobn, _, from, err := c.ReadMsgUDPAddrPort(c.buf, c.oob)
+	if c.crowd > 0 {
+		return c.receiveMany()
+	}
+	m := &c.batches[0]
+	n, oobn, _, from, err := c.ReadMsgUDPAddrPort(m.Buffers[0], m.OOB)
 	if err != nil {
 		return err
 	}
-	c.sender = c.addr(from)
-	c.rest, c.segment, c.control = c.buf[:n], n, c.control[:0]
-	for oob := c.oob[:oobn]; len(oob) > 0; {
+	if c.last.IsValid() && from != c.last {
+		c.crowd = crowdTime
+	}
+	c.last = from
+	m.N, m.NN, m.Addr = n, oobn, c.addr(from)
+	c.waiting = c.batches[:1]
+	return nil
+}
+
+// receiveMany reads as many batches as there are and fit.
+func (c *groConn) receiveMany() error {
+	n, err := c.many.ReadBatch(c.batches[:], 0)
+	if err != nil {
+		return err
+	}
+	c.crowd--
+	if n > 1 {
+		c.crowd = crowdTime
+	}
+	c.waiting = c.batches[:n]
+	return nil
+}
+
+// split makes m the batch that is handed out.
+func (c *groConn) split(m *ipv4.Message) {
+	c.sender, _ = m.Addr.(*net.UDPAddr)
+	c.rest, c.segment, c.control = m.Buffers[0][:m.N], m.N, c.control[:0]
+	for oob := m.OOB[:m.NN]; len(oob) > 0; {
 		hdr, body, rest, err := unix.ParseOneSocketControlMessage(oob)
 		if err != nil {
 			break
@@ -91,7 +142,6 @@ func (c *groConn) receive() error {
 		}
 		oob = rest
 	}
-	return nil
 }
 
 // addr is one *net.UDPAddr per sender rather than one per datagram.

@@ -14,7 +14,6 @@ import (
 
 	"github.com/quic-go/quic-go"
 	"github.com/stretchr/testify/require"
-	"golang.org/x/net/ipv4"
 )
 
 func serverTLS(t testing.TB) *tls.Config {
@@ -109,49 +108,6 @@ func TestReceivePathsAgree(t *testing.T) {
 			require.NoError(t, c.Close(0, ""))
 		})
 	}
-}
-
-// A merged batch is split into the datagrams that were sent, an empty one and
-// several senders among them.
-func TestMergedDatagramsAreSplit(t *testing.T) {
-	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer pc.Close()
-	conn, ok := receiveGRO(pc)
-	if !ok {
-		t.Skip("this kernel does not merge datagrams: TestReceivePathsAgree has the other path")
-	}
-	batch := conn.(interface {
-		ReadBatch([]ipv4.Message, int) (int, error)
-	})
-	var senders []net.Conn
-	for range 2 {
-		uc, err := net.Dial("udp", pc.LocalAddr().String())
-		require.NoError(t, err)
-		defer uc.Close()
-		senders = append(senders, uc)
-	}
-	sizes := []int{1200, 1200, 1200, 0, 700, 1200, 1}
-	for i, n := range sizes {
-		_, err := senders[i%2].Write(make([]byte, n))
-		require.NoError(t, err)
-	}
-	require.NoError(t, pc.SetReadDeadline(time.Now().Add(10*time.Second)))
-	var got []int
-	ms := make([]ipv4.Message, 8)
-	for i := range ms {
-		ms[i] = ipv4.Message{Buffers: [][]byte{make([]byte, 1500)}, OOB: make([]byte, 128)}
-	}
-	for len(got) < len(sizes)-1 {
-		n, err := batch.ReadBatch(ms, 0)
-		require.NoError(t, err)
-		require.Positive(t, n, "the library takes no empty batch")
-		for _, m := range ms[:n] {
-			got = append(got, m.N)
-			require.NotNil(t, m.Addr)
-		}
-	}
-	require.Equal(t, []int{1200, 1200, 1200, 700, 1200, 1}, got)
 }
 
 func TestListenerRefusesWhomAdmitRefuses(t *testing.T) {

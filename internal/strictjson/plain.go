@@ -8,8 +8,8 @@ import (
 
 // plain reports whether data is one JSON value of the plain kind: no white space
 // between tokens, no escapes, ASCII only, few members an object, no name twice.
-// Nearly all that programs send is of that kind, and this scan costs a fifth of
-// the library's. False says nothing: the library decides. A fuzz target holds it
+// Nearly all that programs send is of that kind, and this scan costs less
+// than half of the library's. False says nothing: the library decides. A fuzz target holds it
 // to that.
 func plain(data []byte) bool {
 	s := scanner{b: data}

@@ -21,12 +21,12 @@ var errCut = &Error{Code: CodeDenied, Reason: "the policy has changed"}
 // track makes nc a flow, or closes it.
 func (g *Gate) track(id *alknet.Identity, q query, nc net.Conn) (net.Conn, error) {
 	c := &flowConn{Conn: nc}
-	f, err := g.open(id, q, c.cut)
-	if err != nil {
+	f := newFlow(id, q, c.cut)
+	c.release = sync.OnceFunc(func() { g.release(f) })
+	if err := g.open(f); err != nil {
 		_ = nc.Close() // nobody has used it
 		return nil, err
 	}
-	c.release = sync.OnceFunc(func() { g.release(f) })
 	return c, nil
 }
 
@@ -76,8 +76,6 @@ func (c *flowConn) SetLinger(sec int) error {
 type flowListener struct {
 	net.Listener
 	close func() error // ends the listener, once
-	g     *Gate
-	key   string
 
 	mu    sync.Mutex
 	dead  bool                   // guarded by mu; cut or closed

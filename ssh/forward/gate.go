@@ -134,9 +134,9 @@ func (g *Gate) Admit(ctx context.Context, id *alknet.Identity, op Op, name strin
 	if err := g.decide(ctx, id, q, name); err != nil {
 		return nil, err
 	}
-	f, ferr := g.open(id, q, cut)
-	if ferr != nil {
-		return nil, ferr
+	f := newFlow(id, q, cut)
+	if err := g.open(f); err != nil {
+		return nil, err
 	}
 	return func() { g.release(f) }, nil
 }
@@ -214,19 +214,24 @@ func decision(q query, asked string, v verdict) Decision {
 	return d
 }
 
-// open counts a flow and remembers it for the next policy. The policy may have
-// changed since it was judged, so it is judged once more.
-func (g *Gate) open(id *alknet.Identity, q query, cut func()) (*flow, error) {
+// newFlow is a flow that is not open yet.
+func newFlow(id *alknet.Identity, q query, cut func()) *flow {
 	f := &flow{id: *id, key: flowKey(id), q: q, cut: sync.OnceFunc(cut)}
 	f.q.ranges = nil
+	return f
+}
+
+// open counts a flow and remembers it for the next policy, which may cut it at
+// once. The policy may have changed since it was judged, so it is judged again.
+func (g *Gate) open(f *flow) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if v := g.policy.judge(id, f.q); !v.allow {
-		return nil, denied(v)
+	if v := g.policy.judge(&f.id, f.q); !v.allow {
+		return denied(v)
 	}
 	limit := cmp.Or(g.MaxFlows, defaultMaxFlows)
 	if limit > 0 && g.counts[f.key] >= limit {
-		return nil, limitError("MaxFlows", limit)
+		return limitError("MaxFlows", limit)
 	}
 	if g.flows == nil {
 		g.flows = make(map[*flow]struct{})
@@ -234,7 +239,7 @@ func (g *Gate) open(id *alknet.Identity, q query, cut func()) (*flow, error) {
 	}
 	g.flows[f] = struct{}{}
 	g.counts[f.key]++
-	return f, nil
+	return nil
 }
 
 func (g *Gate) release(f *flow) {

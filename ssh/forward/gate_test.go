@@ -215,6 +215,48 @@ func TestSetPolicyCutsWhatItForbids(t *testing.T) {
 	require.Zero(t, g.Flows())
 }
 
+// Policies that change while flows begin and end leave nothing behind.
+func TestSetPolicyWhileFlowsBegin(t *testing.T) {
+	l := echoServer(t, "tcp", "127.0.0.1:0")
+	g := &Gate{MaxFlows: -1}
+	on := mustPolicy(t, "allow * dial tcp 127.0.0.1:*\nallow * listen tcp 127.0.0.1:*\nallow * dial name x")
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Add(1)
+	go func() {
+		defer wg.Done()
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				g.SetPolicy(on)
+				g.SetPolicy(nil)
+			}
+		}
+	}()
+	for range 4 {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			for range 100 {
+				if nc, err := g.DialContext(context.Background(), bob, "tcp", l.Addr().String()); err == nil {
+					_ = nc.Close()
+				}
+				if nl, err := g.Listen(context.Background(), bob, "tcp", "127.0.0.1:0"); err == nil {
+					_ = nl.Close()
+				}
+				if release, err := g.Admit(context.Background(), bob, OpDial, "x", func() {}); err == nil {
+					release()
+				}
+			}
+		}()
+	}
+	time.AfterFunc(300*time.Millisecond, func() { close(stop) })
+	wg.Wait()
+	require.Zero(t, g.Flows())
+}
+
 func TestMaxFlows(t *testing.T) {
 	l := echoServer(t, "tcp", "127.0.0.1:0")
 	alice := &alknet.Identity{ID: "alice", Scopes: bob.Scopes}

@@ -184,15 +184,15 @@ func bindSocket(path string) (*socketListener, error) {
 
 // trackListener makes nl a flow, or closes it.
 func (g *Gate) trackListener(id *alknet.Identity, q query, nl net.Listener, end func() error) (net.Listener, error) {
-	l := &flowListener{Listener: nl, g: g, key: flowKey(id), conns: make(map[*flowConn]struct{})}
-	f, err := g.open(id, q, l.cut)
-	if err != nil {
-		_ = end() // nobody has used it
-		return nil, err
-	}
+	l := &flowListener{Listener: nl, conns: make(map[*flowConn]struct{})}
+	f := newFlow(id, q, l.cut)
 	l.close = sync.OnceValue(func() error {
 		g.release(f)
 		return end()
 	})
+	if err := g.open(f); err != nil {
+		_ = end() // nobody has used it
+		return nil, err
+	}
 	return l, nil
 }

@@ -1,13 +1,11 @@
 package socks
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"io"
 	"net"
 	"net/netip"
-	"strings"
 	"sync"
 	"time"
 
@@ -22,8 +20,6 @@ const (
 	maxPending  = 16    // datagrams that wait while a destination is dialled
 	maxDatagram = 65535 // bytes
 )
-
-func newReader(s string) *bufio.Reader { return bufio.NewReader(strings.NewReader(s)) }
 
 // An association carries the datagrams of one client (RFC 1928, section 7).
 type association struct {
@@ -145,7 +141,7 @@ func (a *association) run(f *flow) {
 		defer a.mu.Unlock()
 		delete(a.flows, f.address)
 	}()
-	nc, err := a.c.s.Dial(a.ctx, a.c.user, "udp", f.address)
+	nc, err := a.c.dial(a.ctx, "udp", f.address)
 	if err != nil {
 		return // the datagrams are lost
 	}

@@ -1,6 +1,7 @@
 package socks
 
 import (
+	"bufio"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -222,7 +223,7 @@ func (c *client) http(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	req, err := http.ReadRequest(newReader(head))
+	req, err := http.ReadRequest(bufio.NewReader(strings.NewReader(head)))
 	if err != nil {
 		return errors.Join(errProtocol, c.status(http.StatusBadRequest, ""))
 	}
@@ -277,12 +278,7 @@ func basicAuth(header string) (user, password string, ok bool) {
 	if !ok || !strings.EqualFold(scheme, "Basic") || err != nil {
 		return "", "", false
 	}
-	return cutString(string(text))
-}
-
-func cutString(s string) (user, password string, ok bool) {
-	user, password, ok = strings.Cut(s, ":")
-	return user, password, ok
+	return strings.Cut(string(text), ":")
 }
 
 func (c *client) status(code int, header string) error {

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/creack/pty"
 	"golang.org/x/sys/unix"
@@ -88,14 +89,25 @@ func (t *Terminal) own(slave *os.File) error {
 	return errors.Join(slave.Chown(int(attr.Credential.Uid), -1), slave.Chmod(0o620))
 }
 
+// drainTime is how long after the end of the process its terminal must have
+// been silent to count as read to the end.
+const drainTime = 50 * time.Millisecond
+
 // Read reads what the process and its children print. It returns io.EOF when
-// they have closed the terminal and everything is read.
+// they have closed the terminal, or the process was waited for, and everything
+// is read: a child in the background that keeps the terminal keeps no reader.
 func (t *Terminal) Read(b []byte) (int, error) {
-	n, err := t.master.Read(b)
-	if errors.Is(err, syscall.EIO) || errors.Is(err, os.ErrClosed) {
-		err = io.EOF // how Linux says that nobody has the other side
+	for last := false; ; last = true {
+		n, err := t.master.Read(b)
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded) && !last: // the process has ended: what is left?
+			_ = t.master.SetReadDeadline(time.Now().Add(drainTime))
+			continue
+		case errors.Is(err, syscall.EIO), errors.Is(err, os.ErrClosed), errors.Is(err, os.ErrDeadlineExceeded):
+			err = io.EOF // EIO is how Linux says that nobody has the other side
+		}
+		return n, err
 	}
-	return n, err
 }
 
 // Write types b.
@@ -155,6 +167,7 @@ func (t *Terminal) Wait() Exit {
 			_ = t.cmd.Wait()
 		}
 		t.exit = ExitOf(t.cmd.ProcessState)
+		_ = t.master.SetReadDeadline(time.Now()) // a Read that waits looks once more
 	})
 	return t.exit
 }

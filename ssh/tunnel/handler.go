@@ -34,7 +34,8 @@ type Handler struct {
 	// MaxListeners is how many listeners and published names a connection may
 	// have. 0: 16; negative: no limit.
 	MaxListeners int
-	// Logger gets refusals and flows, never destinations. Nil: silent.
+	// Logger gets refusals and flows, never destinations, at level Debug: a peer
+	// causes as many as it likes. The Gate's Audit has them all. Nil: silent.
 	Logger *slog.Logger
 
 	names names
@@ -100,7 +101,7 @@ func (h *Handler) serve(ctx context.Context, s *alknet.Stream) error {
 	default:
 		err = r.dial(ctx)
 	}
-	h.log().LogAttrs(ctx, slog.LevelInfo, "tunnel", slog.Any("id", printable.Text(id.ID)), slog.Int("kind", int(hd.kind)),
+	h.log().LogAttrs(ctx, slog.LevelDebug, "tunnel", slog.Any("id", printable.Text(id.ID)), slog.Int("kind", int(hd.kind)),
 		slog.String("network", networks[hd.network]), slog.Int64("ms", time.Since(begun).Milliseconds()), slog.String("result", resultText(err)))
 	return err
 }
@@ -136,7 +137,7 @@ func (r *request) refuse(err error) error {
 	if !ok {
 		e = &forward.Error{Code: forward.CodeFailed, Err: err}
 	}
-	r.h.log().LogAttrs(context.Background(), slog.LevelInfo, "tunnel refused", slog.Any("id", printable.Text(r.id.ID)), slog.String("why", e.Error()))
+	r.h.log().LogAttrs(context.Background(), slog.LevelDebug, "tunnel refused", slog.Any("id", printable.Text(r.id.ID)), slog.String("why", e.Error()))
 	_ = r.answer(answer{code: e.Code, text: e.Error()}) // its text holds no destination
 	return nil
 }

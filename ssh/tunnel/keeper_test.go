@@ -74,9 +74,10 @@ func TestKeeperSurvivesKills(t *testing.T) {
 	require.NoError(t, err)
 	defer client.Close()
 	local, remote := freePort(t), freePort(t)
+	to := alknet.Addr{HostPort: s.addr, Peer: s.ep.ID(), Over: alknet.QUIC}
 	k := &forward.Keeper{
 		Connect: func(ctx context.Context) (forward.Link, error) {
-			return Dial(ctx, client, alknet.Addr{HostPort: s.addr, Peer: s.ep.ID(), Over: alknet.QUIC})
+			return Dial(ctx, client, to)
 		},
 		Forwards: []forward.Forward{
 			{Network: "tcp", Listen: "127.0.0.1:" + local, TargetNetwork: "tcp", Target: target.Addr().String()},

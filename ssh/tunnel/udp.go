@@ -170,4 +170,10 @@ func (c *udpConn) Close() error {
 	return c.Stream.Close()
 }
 
+// Reset ends both directions at once.
+func (c *udpConn) Reset(code alknet.ErrorCode) {
+	c.q.close()
+	c.Stream.Reset(code)
+}
+
 func (c *udpConn) RemoteAddr() net.Addr { return c.remote }

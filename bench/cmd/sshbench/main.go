@@ -23,7 +23,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"sync"
 
 	xssh "golang.org/x/crypto/ssh"
 	"golang.org/x/net/proxy"
@@ -180,30 +179,17 @@ func pull() {
 	}
 }
 
-// conns logs in again and again, two at a time.
+// conns logs in again and again, one at a time.
 func conns() {
 	signer, err := xssh.NewSignerFromSigner(readKey(*key))
 	must(err)
-	work := make(chan struct{})
-	var wg sync.WaitGroup
-	for range 2 {
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
-			for range work {
-				c, err := xssh.Dial("tcp", *to, &xssh.ClientConfig{
-					User: "root", Auth: []xssh.AuthMethod{xssh.PublicKeys(signer)}, HostKeyCallback: xssh.InsecureIgnoreHostKey(),
-				})
-				must(err)
-				must(c.Close())
-			}
-		}()
-	}
 	for range *n {
-		work <- struct{}{}
+		c, err := xssh.Dial("tcp", *to, &xssh.ClientConfig{
+			User: "root", Auth: []xssh.AuthMethod{xssh.PublicKeys(signer)}, HostKeyCallback: xssh.InsecureIgnoreHostKey(),
+		})
+		must(err)
+		must(c.Close())
 	}
-	close(work)
-	wg.Wait()
 }
 
 // table prints medians, and the median of the ratios to the first row of a group
