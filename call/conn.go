@@ -41,7 +41,8 @@ type link struct {
 	known  sync.Once             // closes helloc
 	rttNS  atomic.Int64          // as the hello measured it
 	who    atomic.Pointer[caller]
-	inputs atomic.Int64 // streams of items that run here
+	self   atomic.Pointer[string] // our key, as text; nil: nobody asked
+	inputs atomic.Int64           // streams of items that run here
 
 	drainc   chan struct{} // closed when the peer drains
 	drainSet sync.Once

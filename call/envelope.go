@@ -235,6 +235,12 @@ const (
 	mRaw      = `,"raw_input":true`
 	mResume   = `,"resumable":true`
 	mInput    = `,"input":`
+
+	// of calls that were handed on
+	mHops       = `,"hops":`
+	mPath       = `,"path":["`
+	mDelegation = `,"delegation":"`
+	mClaimed    = `,"forwarded_for":`
 )
 
 // canonicalRequest reads the payload of call.requested in our own order.
@@ -281,6 +287,9 @@ func (ev *event) canonicalRequest(b []byte, req *request) bool {
 	b, req.inputs = cut(b, mInputs)
 	b, req.rawInput = cut(b, mRaw)
 	b, req.resumable = cut(b, mResume)
+	if b, ok = req.cutRoute(b); !ok {
+		return false
+	}
 	if len(b) == 1 && b[0] == '}' {
 		return true
 	}
@@ -289,6 +298,78 @@ func (ev *event) canonicalRequest(b []byte, req *request) bool {
 	}
 	ev.data, ok = lastValue(b)
 	return ok
+}
+
+// cutRoute reads what a call has that was handed on, in the order of appendRare.
+func (r *request) cutRoute(b []byte) (rest []byte, ok bool) {
+	if rest, has := cut(b, mHops); has {
+		n, rest, ok := cutUint(rest)
+		if !ok || n > maxHops {
+			return b, false
+		}
+		r.hops, b = int(n), rest
+	}
+	if rest, has := cut(b, mPath); has {
+		for {
+			var p []byte
+			if p, rest, ok = cutText(rest, maxIDBytes); !ok || len(r.path) == maxHops {
+				return b, false
+			}
+			r.path = append(r.path, string(p))
+			if next, more := cut(rest, `,"`); more {
+				rest = next
+				continue
+			}
+			break
+		}
+		if b, ok = cut(rest, "]"); !ok {
+			return b, false
+		}
+	}
+	if rest, has := cut(b, mDelegation); has {
+		if r.delegation, b, ok = cutText(rest, maxTokenBytes); !ok {
+			return b, false
+		}
+	}
+	if rest, has := cut(b, mClaimed); has {
+		n := objectEnd(rest)
+		if n < 0 || strictjson.Check(rest[:n]) != nil {
+			return b, false
+		}
+		r.claimed, b = rest[:n], rest[n:]
+	}
+	return b, true
+}
+
+// maxClaimDepth is how deep forwarded_for is in the canonical form.
+const maxClaimDepth = 8
+
+// objectEnd is how long the object is with which b begins, by its brackets; -1:
+// it does not end. Whether it is one is for the strict decoder to say.
+func objectEnd(b []byte) int {
+	if len(b) == 0 || b[0] != '{' {
+		return -1
+	}
+	depth := 0
+	for i := 0; i < len(b); i++ {
+		switch b[i] {
+		case '"':
+			for i++; i < len(b) && b[i] != '"'; i++ {
+				if b[i] == '\\' {
+					i++
+				}
+			}
+		case '{', '[':
+			if depth++; depth > maxClaimDepth {
+				return -1
+			}
+		case '}', ']':
+			if depth--; depth == 0 {
+				return i + 1
+			}
+		}
+	}
+	return -1
 }
 
 // clampMillis keeps a deadline within what a Duration holds; 0 means at once.
@@ -378,7 +459,7 @@ func (r *request) appendRare(b []byte) []byte {
 		b = append(appendMember(b, `,"token":"`, r.resume), '}')
 	}
 	if r.hops > 0 {
-		b = strconv.AppendInt(append(b, `,"hops":`...), int64(r.hops), 10)
+		b = strconv.AppendInt(append(b, mHops...), int64(r.hops), 10)
 	}
 	if len(r.path) > 0 {
 		b = append(b, `,"path":[`...)
@@ -390,9 +471,9 @@ func (r *request) appendRare(b []byte) []byte {
 		}
 		b = append(b, ']')
 	}
-	b = appendMember(b, `,"delegation":"`, r.delegation)
+	b = appendMember(b, mDelegation, r.delegation)
 	if len(r.claimed) > 0 {
-		b = append(append(b, `,"forwarded_for":`...), r.claimed...)
+		b = append(append(b, mClaimed...), r.claimed...)
 	}
 	return b
 }

@@ -85,6 +85,8 @@ func FuzzEnvelope(f *testing.F) {
 		f.Add(g[4:])
 	}
 	f.Add([]byte(`{"type":"call.requested","id":"a.1","payload":{"operationId":"/x/y","deadline_ms":30000,"traceparent":"00-1","idempotency_key":"k","window":5,"auth_token":"t","input_stream":true,"raw_input":true,"resumable":true,"input":[1,{"a":null}]}}`))
+	f.Add([]byte(`{"type":"call.requested","id":"a.1","payload":{"operationId":"/x/y","hops":2,"path":["aa","bb"],"delegation":"d","forwarded_for":{"id":"a","scopes":["}\"x"]},"input":1}}`))
+	f.Add([]byte(`{"type":"call.requested","id":"a.1","payload":{"operationId":"/x/y","hops":1,"path":["aa"],"forwarded_for":{"id":"a","id":"b"},"input":1}}`))
 	f.Add([]byte(`{"payload":{"input":1,"operationId":"x"},"id":"\u0061","type":"call.requested"}`))
 	f.Add([]byte(`{"type":"call.responded","id":"a","payload":{"seq":7,"token":"t","output":1},"id":"b"}}`))
 	f.Add([]byte(`{"type":"call.item","id":"a","payload":{"seq":7,"input":1e9}}`))
@@ -116,6 +118,10 @@ func FuzzEnvelope(f *testing.F) {
 		require.Equal(t, slowReq.inputs, fastReq.inputs)
 		require.Equal(t, slowReq.rawInput, fastReq.rawInput)
 		require.Equal(t, slowReq.resumable, fastReq.resumable)
+		require.Equal(t, slowReq.hops, fastReq.hops)
+		require.ElementsMatch(t, slowReq.path, fastReq.path)
+		require.Equal(t, string(slowReq.delegation), string(fastReq.delegation))
+		require.JSONEq(t, string(orNull(slowReq.claimed)), string(orNull(fastReq.claimed)))
 		// What we write of it reads the same again.
 		b := appendFrameHead(nil, evRequested, fast.id)
 		b = endFrame(fastReq.appendPayload(b, fast.data, fast.data != nil), 0)

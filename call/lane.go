@@ -444,7 +444,11 @@ func (ln *lane) ended(err error) {
 	over := ln.overLocked()
 	ln.mu.Unlock()
 	if !clean {
-		ln.st.Reset(streamCode(err))
+		code := streamCode(err)
+		if ln.l.connEnded() { // which is why the read failed: nothing was refused
+			code = alknet.CodeOK
+		}
+		ln.st.Reset(code)
 	}
 	if over {
 		ln.finish()

@@ -204,11 +204,21 @@ func (c *outCall) write(ln *lane, req *request, input []byte, raw bool) {
 	if bulk {
 		w.endBulk()
 	} else {
-		inline := c.ctx.Done() == nil // who may be called away does not write for others
+		inline := c.writesForOthers()
 		c.writing.Store(inline)
 		w.end(inline)
 		c.writing.Store(false)
 	}
+}
+
+// writesForOthers reports whether who makes the call may write what others have
+// appended: not who may be called away meanwhile, but a handler that hands a call
+// on may, whose own caller is answered in time by somebody else.
+func (c *outCall) writesForOthers() bool {
+	if _, handler := c.ctx.(*callCtx); handler {
+		return true
+	}
+	return c.ctx.Done() == nil
 }
 
 // appendID appends the id of the call.
@@ -279,10 +289,30 @@ func (c *outCall) inherit(req *request) {
 	req.hops = origin.meta.hops + 1
 	req.path = append(req.path, origin.meta.path...)
 	if self := c.l.conn.LocalID(); !self.IsZero() {
-		req.path = append(req.path, self.String())
+		req.path = append(req.path, c.l.selfText())
 	}
-	req.claimed = claim(origin.who.id)
+	req.claimed = origin.who.claim()
 	req.delegation = c.l.s.onward(origin, c.l)
+}
+
+// selfText is the text of our own key on the link.
+func (l *link) selfText() string {
+	if s := l.self.Load(); s != nil {
+		return *s
+	}
+	s := l.conn.LocalID().String()
+	l.self.Store(&s)
+	return s
+}
+
+// claim is forwarded_for of a caller, made once.
+func (w *caller) claim() []byte {
+	if b := w.claimed.Load(); b != nil {
+		return *b
+	}
+	b := claim(w.id)
+	w.claimed.Store(&b)
+	return b
 }
 
 // claim is forwarded_for: whom our gate checked.

@@ -145,7 +145,10 @@ func (l *link) laneLost(ln *lane, cause error) {
 		return
 	}
 	e := errorf(codes.Unavailable, "the stream ended before the answer").ran(runUnknown).because(cause)
-	if ae, ok := errors.AsType[*alknet.Error](cause); ok && ae.Remote && ae.Code == alknet.CodeLimit {
+	// Only a stream of one call with one input was refused as a whole: of several
+	// calls, or inputs, some may have run.
+	alone := ln.own && len(lost) == 1 && !lost[0].o.InputStream
+	if ae, ok := errors.AsType[*alknet.Error](cause); ok && ae.Remote && ae.Code == alknet.CodeLimit && alone {
 		e = limitError("max_frame_bytes of the peer", 0).because(cause)
 	}
 	for _, c := range lost {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"strings"
+	"sync/atomic"
 
 	"github.com/alkdev/alknet"
 	"github.com/alkdev/alknet/call/codes"
@@ -152,6 +153,8 @@ type caller struct {
 	count   *running // its running calls; nil: anonymous
 	explain bool     // scope call:explain
 	forward bool     // scope call:forward
+
+	claimed atomic.Pointer[[]byte] // forwarded_for; nil: not yet made
 }
 
 // The scopes that the protocol itself knows.

@@ -40,12 +40,21 @@ func (g *Graph) Attach(ctx context.Context, c *call.Client) error {
 		l.stop()
 		return fmt.Errorf("peer: attach %q: %w", l.n.id, err)
 	}
-	if err := g.admit(l, up); err != nil {
+	dead, err := g.admit(l, up)
+	if err != nil {
 		l.stop()
 		return err
 	}
+	for _, old := range dead {
+		old.stop()
+		old.trouble(restarted)
+	}
 	return nil
 }
+
+// restarted is why the links of a process drain that was followed by another.
+const restarted = "restarted"
+
 
 // newLink makes the link of a connection; nil: the peer has no identity.
 func (g *Graph) newLink(c *call.Client) (*link, error) {
@@ -158,21 +167,21 @@ func (g *Graph) skipped(l *link, err error) {
 	}
 }
 
-// admit makes a link routable.
-func (g *Graph) admit(l *link, u *upkeep) error {
+// admit makes a link routable, and returns the links of the process before.
+func (g *Graph) admit(l *link, u *upkeep) (dead []*link, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.closed {
-		return errClosed
+		return nil, errClosed
 	}
 	n, err := g.nodeLocked(l)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	g.gen++
 	l.gen = g.gen
 	first := len(n.linksNow()) == 0
-	g.supersedeLocked(n, l)
+	dead = g.supersedeLocked(n, l)
 	n.links.Store(new(append(slices.Clone(n.linksNow()), l)))
 	g.links[l] = struct{}{}
 	n.instance, n.left = l.instance, time.Time{}
@@ -192,7 +201,7 @@ func (g *Graph) admit(l *link, u *upkeep) error {
 		g.spawnLocked(u.follow)
 	}
 	g.monitorLocked()
-	return nil
+	return dead, nil
 }
 
 // nodeLocked is the node of l, which may have been replaced meanwhile.
@@ -227,11 +236,12 @@ func (g *Graph) placeLocked(id string, order uint64) {
 
 // supersedeLocked drains what a new link replaces: the links of the process
 // before a restart, and the oldest if there are too many.
-func (g *Graph) supersedeLocked(n *node, l *link) {
+func (g *Graph) supersedeLocked(n *node, l *link) (dead []*link) {
 	links := n.linksNow()
 	for _, old := range links {
 		if old.instance != l.instance && old.instance != "" {
-			g.drainLocked(old, "restarted")
+			g.drainLocked(old, restarted)
+			dead = append(dead, old)
 		}
 	}
 	if len(links) >= g.lim.MaxLinksPerPeer {
@@ -239,6 +249,7 @@ func (g *Graph) supersedeLocked(n *node, l *link) {
 		_ = oldest.c.Conn().CloseWithError(alknet.CodeLimit, "max_links_per_peer") // it is over either way
 		g.removeLocked(oldest, "replaced by a newer link")
 	}
+	return dead
 }
 
 // overlayLocked replaces what a peer offers.
@@ -328,7 +339,7 @@ func (l *link) attend() {
 		case <-drainc:
 			drainc = nil
 			l.stop() // what we subscribe to must not keep the peer from ending
-			l.g.drain(l, "the peer drains")
+			l.g.drain(l, stateNames[draining])
 		case <-l.c.Done():
 			l.g.remove(l, "the connection ended")
 			return

@@ -101,7 +101,7 @@ func (b *Book) readLocked() error {
 	data, err := b.load()
 	if err == nil {
 		var next *index
-		if next, err = parseBook(data, b.now()); err == nil {
+		if next, err = parseBook(data); err == nil {
 			if !next.equal(b.index.Load()) {
 				b.index.Store(next)
 			}
@@ -280,7 +280,7 @@ func parseAddr(s string) (alknet.Addr, error) {
 }
 
 // parseBook reads a file. An error names the line.
-func parseBook(data []byte, now time.Time) (*index, error) {
+func parseBook(data []byte) (*index, error) {
 	var f bookFile
 	if err := strictjson.DecodeExact(data, &f); err != nil {
 		return nil, atLine(data, offsetOf(err), err)
@@ -307,7 +307,6 @@ func parseBook(data []byte, now time.Time) (*index, error) {
 		list = append(list, p)
 		at += len(raw)
 	}
-	_ = now
 	return indexOf(list, lines)
 }
 

@@ -302,15 +302,18 @@ func (s *selection) cost(c *candidates, of *offer, now int64) float64 {
 	return float64(of.n.running.Load()+1) * float64(ns) * (1 + float64(of.n.load.Load())/1000)
 }
 
-// maxSampled is of how many others the median is taken.
-const maxSampled = 16
+// The median is taken of at most maxSampled others, of the first maxLooked.
+const (
+	maxSampled = 16
+	maxLooked  = 64
+)
 
 // median is the median latency of the others, of the first few that have one; 1
 // if none has.
 func median(c *candidates, of *offer, now int64) int64 {
 	var some [maxSampled]int64
 	n := 0
-	for _, o := range c.byID {
+	for _, o := range c.byID[:min(len(c.byID), maxLooked)] {
 		if ns, ok := o.lat.at(now); ok && o != of {
 			some[n] = ns
 			if n++; n == maxSampled {

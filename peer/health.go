@@ -13,7 +13,8 @@ type beat struct {
 	mu    sync.Mutex
 	bytes int64     // guarded by mu; received so far
 	at    time.Time // guarded by mu; when that was last more than before
-	asked bool      // guarded by mu; a ping is out
+	asked bool      // guarded by mu; a sign of life is due, and none has come since
+	busy  bool      // guarded by mu; a ping is out
 	since time.Time // guarded by mu; from when on silence counts
 }
 
@@ -77,19 +78,20 @@ func (g *Graph) check(l *link, now time.Time) {
 	ask := false
 	switch {
 	case heard:
-		b.since = now
+		b.asked = false
 	case b.asked:
 		silence = now.Sub(later(b.since, b.at))
+		ask = !b.busy
 	default:
 		ask = g.askLocked(l, now)
 	}
+	b.busy = b.busy || ask
 	b.mu.Unlock()
+	if ask {
+		g.spawn(func() { g.ping(l) })
+	}
 	state := l.state.Load()
 	switch hb := g.heartbeat(); {
-	case ask:
-		if !g.spawn(func() { g.ping(l) }) {
-			return
-		}
 	case hb == 0 || state == left:
 	case silence >= 3*hb:
 		_ = l.c.Conn().CloseWithError(alknet.CodeInternal, "no sign of life") // it is over either way
@@ -127,10 +129,9 @@ func (g *Graph) ping(l *link) {
 	rtt, load, err := l.c.Ping(ctx)
 	now := time.Now()
 	l.beat.mu.Lock()
-	l.beat.asked = false
-	l.beat.heardLocked(l.bytesIn(), now)
+	l.beat.busy = false
 	if err == nil {
-		l.beat.at = now
+		l.beat.asked, l.beat.at = false, now
 	}
 	l.beat.mu.Unlock()
 	if err != nil {

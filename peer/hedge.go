@@ -42,9 +42,10 @@ func (u *unary) armHedge() {
 }
 
 // trouble is what the link of the first attempt may get into: a query on a
-// silent link is tried elsewhere at once. One that drains finishes.
+// silent link, or at a process that was followed by another, is tried elsewhere at
+// once. One that drains finishes.
 func (u *unary) trouble(_ *attempt, why string) {
-	if why == stateNames[suspect] {
+	if why == stateNames[suspect] || why == restarted {
 		u.hedge(false)
 	}
 }

@@ -180,7 +180,7 @@ func (s *subscription) elsewhere(a *attempt, err error, why string) {
 // rerouted tells who wants to know.
 func (s *subscription) rerouted(from *attempt, why string) {
 	to := s.now
-	if to == nil || to.of.n == from.of.n {
+	if to == nil || to.of.n == from.of.n && to.l.instance == from.l.instance {
 		return
 	}
 	seq := strconv.FormatUint(s.seq, 10)
@@ -300,7 +300,7 @@ func (s *subscription) trouble(a *attempt, why string) {
 	if _, _, ch := sel.choose(); ch != ready {
 		return // nowhere to go: it runs on until the peer ends it
 	}
-	s.move = "draining"
+	s.move = why
 	a.st.Cancel(&call.Error{Code: codes.Cancelled, Message: "it goes on elsewhere", MayHaveRun: true})
 }
 

@@ -16,8 +16,8 @@
 //
 // The ticket pins the head's key, so nobody can stand in between, and the
 // handshake proves the joiner's. An invite is for one use and one hour unless it
-// says otherwise; only the hash of its secret is kept, and both the entry and the
-// use of the invite are on the disk before the joiner hears of them. What the
+// says otherwise; only the hash of its secret is kept, and both the use of the
+// invite and the entry are on the disk before the joiner hears of them. What the
 // joiner may do is what the invite says and never what the joiner asks for.
 //
 // The messages are in docs/protocol.md, section "Peers".

@@ -204,7 +204,7 @@ func (h *Handler) join(ctx context.Context, in joinInput) (joinOutput, error) {
 		h.log().Warn("pair: a join was refused", "key", key, "addr", from)
 		return joinOutput{}, forbidden()
 	}
-	if inv.Confirm && inv.user(key) == "" {
+	if inv.Confirm && inv.user(key) == nil {
 		if err := h.confirmed(ctx, r, &in); err != nil {
 			return joinOutput{}, err
 		}
@@ -224,58 +224,87 @@ func (h *Handler) join(ctx context.Context, in joinInput) (joinOutput, error) {
 func (h *Handler) find(hash string, key alknet.PeerID) (*fileInvite, error) {
 	var found *fileInvite
 	err := h.read(func(f *inviteFile) {
-		for i := range f.Invites {
-			inv := &f.Invites[i]
-			if inv.Hash == hash && (inv.open(h.now()) || inv.user(key) != "") {
-				found = new(*inv)
-			}
+		if inv := f.find(hash); inv != nil && (inv.open(h.now()) || inv.user(key) != nil) {
+			found = new(*inv)
 		}
 	})
 	return found, err
 }
 
-// admit writes the entry, then the use of the invite, each to the disk. If it is
-// cut off between the two, the same joiner finishes it: its key is in the entry.
+// admit takes a place in the invite for the key, then writes the entry, then
+// notes that it did: each on the disk before the next. If it is cut off, the same
+// joiner finishes it, and nobody else can take its place.
 func (h *Handler) admit(hash string, key alknet.PeerID, in *joinInput) (peer.Peer, error) {
-	var joined peer.Peer
+	var p peer.Peer
+	var done bool
 	err := h.change(func(f *inviteFile) error {
-		i := slices.IndexFunc(f.Invites, func(i fileInvite) bool { return i.Hash == hash })
-		if i < 0 {
-			return forbidden()
-		}
-		inv := &f.Invites[i]
-		if id := inv.user(key); id != "" {
-			var ok bool
-			if joined, ok = h.Book.Get(id); !ok {
-				return forbidden()
-			}
-			return nil
-		}
-		if !inv.open(h.now()) {
+		inv := f.find(hash)
+		if inv == nil {
 			return forbidden()
 		}
 		var e entry
 		if err := strictjson.DecodeExact(inv.Entry, &e); err != nil {
 			return err
 		}
-		var err error
-		if joined, err = h.enter(e.peer(), len(inv.Joined), key, in); err != nil {
+		p = e.peer()
+		if j := inv.user(key); j != nil {
+			p.ID, done = j.ID, j.Done
+			return nil
+		}
+		if !inv.open(h.now()) {
+			return forbidden()
+		}
+		switch nth := len(inv.Joined); {
+		case p.ID == "":
+			p.ID = idFor(in.Name, key)
+		case nth > 0:
+			p.ID = fmt.Sprintf("%s-%d", p.ID, nth+1)
+		}
+		if err := h.untaken(p.ID, key); err != nil {
 			return err
 		}
-		inv.Joined = append(slices.Clone(inv.Joined), fileJoined{key, joined.ID})
+		inv.Joined = append(slices.Clone(inv.Joined), fileJoined{Key: key, ID: p.ID})
 		return nil
 	})
-	return joined, err
+	if err != nil {
+		return p, err
+	}
+	if done { // it is asked again: an entry that was removed since stays so
+		had, ok := h.Book.Get(p.ID)
+		if !ok || !has(had, key) {
+			return p, forbidden()
+		}
+		return had, nil
+	}
+	if p, err = h.enter(p, key, in); err != nil {
+		return p, err
+	}
+	return p, h.change(func(f *inviteFile) error {
+		if inv := f.find(hash); inv != nil {
+			inv.Joined = slices.Clone(inv.Joined)
+			inv.user(key).Done = true
+		}
+		return nil
+	})
+}
+
+// untaken refuses a key that another entry has.
+func (h *Handler) untaken(id string, key alknet.PeerID) error {
+	for _, p := range h.Book.Peers() {
+		if p.ID != id && has(p, key) {
+			return (&call.Error{Code: codes.Forbidden, Message: "the key is known here under another name"}).NotRun()
+		}
+	}
+	return nil
+}
+
+// has reports whether an entry has a key.
+func has(p peer.Peer, key alknet.PeerID) bool {
+	return slices.ContainsFunc(p.Keys, func(k peer.Key) bool { return k.ID == key })
 }
 
 // enter adds the joiner to the Book.
-func (h *Handler) enter(p peer.Peer, nth int, key alknet.PeerID, in *joinInput) (peer.Peer, error) {
-	switch {
-	case p.ID == "":
-		p.ID = idFor(in.Name, key)
-	case nth > 0:
-		p.ID = fmt.Sprintf("%s-%d", p.ID, nth+1)
-	}
+func (h *Handler) enter(p peer.Peer, key alknet.PeerID, in *joinInput) (peer.Peer, error) {
 	if p.Name == "" {
 		p.Name = in.Name
 	}
@@ -288,33 +317,19 @@ func (h *Handler) enter(p peer.Peer, nth int, key alknet.PeerID, in *joinInput) 
 	for _, a := range in.Addrs {
 		p.Addrs = append(p.Addrs, alknet.Addr{HostPort: a})
 	}
+	p.Keys = []peer.Key{{ID: key}}
 	err := h.Book.Update(func(peers map[string]peer.Peer) error {
-		for id, had := range peers {
-			if slices.ContainsFunc(had.Keys, func(k peer.Key) bool { return k.ID == key }) {
-				if id != p.ID {
-					return errTaken
-				}
-				p = had // it was cut off after this step
-				return nil
-			}
-		}
 		if had, ok := peers[p.ID]; ok {
-			had.Keys = append(had.Keys, peer.Key{ID: key})
+			if !has(had, key) {
+				had.Keys = append(had.Keys, peer.Key{ID: key})
+			}
 			p = had
-		} else {
-			p.Keys = []peer.Key{{ID: key}}
 		}
 		peers[p.ID] = p
 		return nil
 	})
-	if errors.Is(err, errTaken) {
-		return p, (&call.Error{Code: codes.Forbidden, Message: "the key is known here under another name", Err: err}).NotRun()
-	}
 	return p, err
 }
-
-// errTaken is a key that another entry has.
-var errTaken = errors.New("pair: the key is another peer's")
 
 // answer is what a joiner hears.
 func (h *Handler) answer(p peer.Peer) joinOutput {

@@ -58,8 +58,9 @@ type fileInvite struct {
 
 // A fileJoined is who used an invite.
 type fileJoined struct {
-	Key alknet.PeerID `json:"key"`
-	ID  string        `json:"id"`
+	Key  alknet.PeerID `json:"key"`
+	ID   string        `json:"id"`
+	Done bool          `json:"done,omitzero"` // the entry was written
 }
 
 type inviteFile struct {
@@ -67,14 +68,24 @@ type inviteFile struct {
 	Invites []fileInvite `json:"invites"`
 }
 
-// uses is who has used the invite with that key; "": nobody.
-func (i *fileInvite) user(key alknet.PeerID) string {
-	for _, j := range i.Joined {
-		if j.Key == key {
-			return j.ID
+// find finds an invite.
+func (f *inviteFile) find(hash string) *fileInvite {
+	for i := range f.Invites {
+		if f.Invites[i].Hash == hash {
+			return &f.Invites[i]
 		}
 	}
-	return ""
+	return nil
+}
+
+// user is the use of the invite by a key; nil: it has not used it.
+func (i *fileInvite) user(key alknet.PeerID) *fileJoined {
+	for n := range i.Joined {
+		if i.Joined[n].Key == key {
+			return &i.Joined[n]
+		}
+	}
+	return nil
 }
 
 // open reports whether somebody else may join.
