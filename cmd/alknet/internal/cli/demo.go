@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 
@@ -45,17 +46,14 @@ func (a *app) demo(ctx context.Context, o demo.Options) error {
 			fmt.Fprintf(a.Stderr, "  %s %s\n", self, line)
 		}
 	}
-	s, draw, err := demo.Run(ctx, o)
-	if draw != nil {
+	o.End = func(s demo.Summary, draw func(io.Writer, bool)) {
 		if a.json {
-			enc := json.NewEncoder(a.Stdout)
-			if err := enc.Encode(s); err != nil {
-				return err
-			}
-		} else {
-			draw(a.Stdout, a.unicode())
+			_ = json.NewEncoder(a.Stdout).Encode(s) // the status says if standard output is gone
+			return
 		}
+		draw(a.Stdout, a.unicode())
 	}
+	s, err := demo.Run(ctx, o)
 	if err != nil && (!o.Serve || !errors.Is(err, context.Canceled)) {
 		return err
 	}

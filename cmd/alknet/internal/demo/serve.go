@@ -16,7 +16,6 @@ func (w *world) serve(ctx context.Context) (err error) {
 		}
 		w.killed = false
 	}
-	w.calls = w.count()
 	you, head := "--dir "+filepath.Join(w.dir, "you"), "--dir "+filepath.Join(w.dir, "head")
 	if w.o.Serving != nil {
 		w.o.Serving(w.dir, []string{

@@ -35,6 +35,8 @@ type Options struct {
 	Look func(tool string) (string, error)
 	// Step is told of each step as it ends.
 	Step func(*Result)
+	// End is told of the end of the steps, with what draws who is connected.
+	End func(s Summary, draw func(out io.Writer, unicode bool))
 	// Serving is told what can be pasted, with Serve.
 	Serving func(dir string, commands []string)
 }
@@ -57,7 +59,7 @@ type world struct {
 var names = []string{"head", "you", "worker-a", "worker-b", "stranger", "guest"}
 
 // Run runs the demo. The error is one of building it, not of a step.
-func Run(ctx context.Context, o Options) (s Summary, draw func(io.Writer, bool), err error) {
+func Run(ctx context.Context, o Options) (s Summary, err error) {
 	begun := time.Now()
 	s = Summary{Event: "summary", Version: o.Version, Go: runtime.Version(), System: runtime.GOOS + "/" + runtime.GOARCH}
 	w, err := build(ctx, o)
@@ -65,17 +67,22 @@ func Run(ctx context.Context, o Options) (s Summary, draw func(io.Writer, bool),
 		defer func() { err = errors.Join(err, w.close()) }()
 	}
 	if err != nil {
-		return s, nil, err
+		return s, err
 	}
 	w.runSteps(ctx, &s)
 	s.Seconds = time.Since(begun).Seconds()
-	s.Calls = w.calls
+	if s.Calls = w.calls; o.Serve {
+		s.Calls = w.count()
+	}
+	if o.End != nil {
+		o.End(s, func(out io.Writer, unicode bool) { w.drawing(out, s, unicode) })
+	}
 	if o.Serve && ctx.Err() == nil {
 		if err := w.serve(ctx); err != nil {
-			return s, nil, err
+			return s, err
 		}
 	}
-	return s, func(out io.Writer, unicode bool) { w.drawing(out, s, unicode) }, ctx.Err()
+	return s, ctx.Err()
 }
 
 func build(ctx context.Context, o Options) (w *world, err error) {
