@@ -21,7 +21,8 @@ type Setting struct {
 
 // restart lists the keys that only a restart applies.
 var restart = []string{"node.listen", "node.state", "node.control", "node.test_namespace", "vault.dir", "vault.unlock",
-	"vault.auto_lock", "graph.heartbeat", "graph.idle_heartbeat", "graph.limits.", "forward.dial_timeout", "forward.max_flows", "log.format"}
+	"vault.auto_lock", "graph.heartbeat", "graph.idle_heartbeat", "graph.limits.", "forward.dial_timeout", "forward.max_flows", "log.format",
+	"log.burst", "limits."}
 
 // NeedsRestart reports whether a reload cannot apply a change of key.
 func NeedsRestart(key string) bool {

@@ -2,14 +2,12 @@ package node
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
-	iofs "io/fs"
 	"net"
 	"os"
 	"slices"
 	"time"
-
-	"crypto/tls"
 
 	"github.com/alkdev/alknet"
 	"github.com/alkdev/alknet/call"
@@ -44,7 +42,7 @@ func (n *Node) startControl() error {
 		return err
 	}
 	path := n.places.Control
-	if err := os.Remove(path); err != nil && !errors.Is(err, iofs.ErrNotExist) { // we hold node.lock: it is a dead node's
+	if err := removeSocket(path); err != nil { // we hold node.lock: it is a dead node's
 		return err
 	}
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})

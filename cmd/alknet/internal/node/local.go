@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	iofs "io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -64,7 +65,9 @@ func (n *Node) openAdmin(a *config.Admin) (*local, error) {
 	network, address := "tcp", a.Listen
 	if path, ok := strings.CutPrefix(a.Listen, "unix:"); ok {
 		network, address = "unix", path
-		_ = os.Remove(path) // a dead node's; net.Listen says if it is more than that
+		if err := removeSocket(path); err != nil {
+			return nil, fmt.Errorf("[admin]: %w", err)
+		}
 	}
 	l, err := net.Listen(network, address)
 	if err != nil {
@@ -83,6 +86,21 @@ func (n *Node) openAdmin(a *config.Admin) (*local, error) {
 		}
 	})
 	return lo, nil
+}
+
+// removeSocket removes the socket that a dead node left at a path, and nothing
+// that is not a socket.
+func removeSocket(path string) error {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, iofs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case info.Mode().Type() != iofs.ModeSocket:
+		return fmt.Errorf("%s is in the way: it is no socket", path)
+	}
+	return os.Remove(path)
 }
 
 func (n *Node) openSocks(s *config.Socks) (*local, error) {

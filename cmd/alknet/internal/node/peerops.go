@@ -223,9 +223,7 @@ func (n *Node) joining(in JoinIn) pair.Joining {
 	if f := n.File().Node; me.Name == "" && f != nil {
 		me.Name = f.Name
 	}
-	for _, l := range n.advertised() {
-		me.Addrs = append(me.Addrs, l)
-	}
+	me.Addrs = append(me.Addrs, n.advertised()...)
 	return me
 }
 

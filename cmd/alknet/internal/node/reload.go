@@ -79,8 +79,12 @@ func (n *Node) apply(f *config.File, fresh []*part) (problems []config.Problem) 
 	n.mu.Lock()
 	n.file, n.problems = f, nil
 	n.mu.Unlock()
-	if n.opts.Level != nil && f.Log != nil {
-		n.opts.Level.Set(Level(f.Log.Level))
+	if n.opts.Level != nil {
+		level := ""
+		if f.Log != nil {
+			level = f.Log.Level
+		}
+		n.opts.Level.Set(Level(level))
 	}
 	problem(n.known.load(f))
 	n.reauthenticate()
