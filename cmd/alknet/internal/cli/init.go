@@ -79,7 +79,7 @@ func (a *app) init(fl initFlags) error {
 		return err
 	}
 	defer pass.Destroy()
-	if out.ID, err = makeVault(p, phrase, pass); err != nil {
+	if out.ID, err = makeVault(p, phrase, pass, fl.dev); err != nil {
 		return err
 	}
 	if err := writeConfig(p, fl, unlock); err != nil {
@@ -219,8 +219,13 @@ func devPassphrase(p config.Places) (vault.Secret, string, error) {
 	return vault.NewSecret([]byte(text)), "file:" + path, err
 }
 
-// makeVault makes the vault with one slot, and returns the node's id.
-func makeVault(p config.Places, phrase vault.Phrase, pass vault.Secret) (string, error) {
+// makeVault makes the vault with one slot, and returns the node's id. A passphrase
+// that is random needs no slow function in front.
+func makeVault(p config.Places, phrase vault.Phrase, pass vault.Secret, random bool) (string, error) {
+	var o vault.Options
+	if random {
+		o.ScryptLog = 15
+	}
 	if err := os.MkdirAll(p.State, 0o700); err != nil {
 		return "", err
 	}
@@ -229,7 +234,7 @@ func makeVault(p config.Places, phrase vault.Phrase, pass vault.Secret) (string,
 		return "", err
 	}
 	defer v.Close()
-	if err := v.Seal("passphrase", vault.PassphraseRecipient(pass, nil)); err != nil {
+	if err := v.Seal("passphrase", vault.PassphraseRecipient(pass, &o)); err != nil {
 		return "", err
 	}
 	key, err := signerOf(v)
