@@ -157,3 +157,14 @@ func (l *link) quiet() bool {
 	}
 	return true
 }
+
+// over reports whether the link has ended, here or there: readers are woken then
+// by a deadline that is nobody's fault.
+func (l *link) over() bool {
+	select {
+	case <-l.donec:
+		return true
+	default:
+		return false
+	}
+}

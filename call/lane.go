@@ -455,17 +455,6 @@ func (ln *lane) ended(err error) {
 	}
 }
 
-// over reports whether the link has ended, here or there: readers are woken then
-// by a deadline that is nobody's fault.
-func (l *link) over() bool {
-	select {
-	case <-l.donec:
-		return true
-	default:
-		return false
-	}
-}
-
 // streamCode is the code with which the stream is reset because of what was
 // read, or not read, from it.
 func streamCode(err error) alknet.ErrorCode {
