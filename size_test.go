@@ -10,12 +10,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// maxModules is what a program that wants the core, or the core and call, may link.
-const maxModules = 12
-
-// maxBinaryBytes is how large it may be; call links a validator of JSON Schema
-// (docs/adr/0025-the-size-of-call.md).
-var maxBinaryBytes = map[string]int64{"echo": 9_000_000, "call": 10_500_000}
+// What a program that wants the core, or the core and call, may link.
+const (
+	maxModules     = 12
+	maxBinaryBytes = 9_000_000
+)
 
 // TestSizeOfExamples builds the examples that stand for the core and for call,
 // for one platform so that the figures compare, and counts what was linked.
@@ -42,7 +41,7 @@ func TestSizeOfExamples(t *testing.T) {
 			require.NoError(t, err)
 			t.Logf("%s: %d bytes, %d modules: %v", name, stat.Size(), len(modules), modules)
 			require.LessOrEqual(t, len(modules), maxModules, "linked modules: %v", modules)
-			require.LessOrEqual(t, stat.Size(), maxBinaryBytes[name])
+			require.LessOrEqual(t, stat.Size(), int64(maxBinaryBytes))
 		})
 	}
 }

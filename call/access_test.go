@@ -48,7 +48,7 @@ func checkAccess(t require.TestingT, c accessCase) {
 
 // TestAccessMatchesTheOracle runs random callers and operations.
 func TestAccessMatchesTheOracle(t *testing.T) {
-	n := 20_000
+	n := 10_000
 	if testing.Short() {
 		n = 2_000
 	}

@@ -1,5 +1,7 @@
 package call
 
+import "context"
+
 // Golden are the frames of docs/protocol.md, as this package writes them.
 func Golden() [][]byte {
 	in := []byte(`{"a":2,"b":3}`)
@@ -15,3 +17,5 @@ func Golden() [][]byte {
 		frame(evAborted, "s1", func(b []byte) []byte { return append(b, emptyObject...) }),
 	}
 }
+
+func add1[T any](_ context.Context, in T) (T, error) { return in, nil }

@@ -190,13 +190,19 @@ func TestSecret(t *testing.T) {
 // TestNothingIsLeft: many calls, aborts and reconnects leave no goroutine and no
 // memory behind.
 func TestNothingIsLeft(t *testing.T) {
-	calls, aborts, connects := 20_000, 200, 50
-	if testing.Short() {
+	calls, aborts, connects := 10_000, 200, 50
+	switch {
+	case soak:
+		calls, aborts, connects = 1_000_000, 2_000, 2_000
+	case testing.Short():
 		calls, aborts, connects = 2_000, 50, 10
 	}
 	h := newHandler(t, append(testops.Operations(testops.Options{}), mathOps()...)...)
 	round := func() {
-		c := call.NewClient(connectPipe(t, h, alice), nil)
+		conn, server := alknet.Pipe(call.ALPN, alice, alknet.Identity{ID: "server"})
+		served := make(chan error, 1)
+		go func() { served <- h.ServeConn(context.Background(), server) }()
+		c := call.NewClient(conn, nil)
 		require.NoError(t, c.Settled(t.Context()))
 		for i := range calls / connects {
 			got, err := call.Call[int](context.Background(), c, "math/add", sum{i, 1})
@@ -214,6 +220,7 @@ func TestNothingIsLeft(t *testing.T) {
 			}
 		}
 		require.NoError(t, c.Close())
+		require.NoError(t, <-served)
 	}
 	measure := func() (goroutines int, heap uint64) {
 		require.Eventually(t, func() bool { return h.Stats().Connections == 0 && h.Stats().Running == 0 }, 20*time.Second, time.Millisecond)

@@ -1,43 +1,195 @@
 package call
 
 import (
-	"bytes"
+	"encoding"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
-	"sync"
+	"time"
 
-	infer "github.com/google/jsonschema-go/jsonschema"
-
-	jsonv2 "github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 )
 
 // inferSchema makes the JSON Schema of a Go type, and the shape that checks
 // what decoding into the type does not: members that must be there, and nulls.
 func inferSchema(t reflect.Type) (json.RawMessage, *shape, error) {
-	anything := func() *infer.Schema { return &infer.Schema{} }
-	opts := &infer.ForOptions{TypeSchemas: map[reflect.Type]*infer.Schema{
-		reflect.TypeFor[[]byte]():          {Type: "string", ContentEncoding: "base64"},
-		reflect.TypeFor[json.RawMessage](): anything(),
-		reflect.TypeFor[jsontext.Value]():  anything(),
-		reflect.TypeFor[Secret]():          {Type: "string"},
-	}}
-	s, err := infer.ForType(t, opts)
+	text, sh, err := (&inference{}).schema(nil, t, false)
 	if err != nil {
 		return nil, nil, fmt.Errorf("no schema can be inferred of %s, set Func.Input and Func.Output: %w", t, err)
 	}
-	text, err := json.Marshal(s)
-	if err != nil {
-		return nil, nil, fmt.Errorf("schema of %s: %w", t, err)
-	}
-	sh := newShape(s)
 	if sh.trivial() {
 		sh = &shape{null: true}
 	}
 	return text, sh, nil
+}
+
+// An inference is the way to a type within a type.
+type inference struct{ within []reflect.Type }
+
+// What has no schema.
+var (
+	errRecursive = errors.New("the type refers to itself")
+	errNoJSON    = errors.New("the type has no JSON")
+)
+
+// asIs are types whose schema is not that of their kind.
+var asIs = map[reflect.Type]string{
+	reflect.TypeFor[[]byte]():          `{"type":"string","contentEncoding":"base64"}`,
+	reflect.TypeFor[json.RawMessage](): `{}`,
+	reflect.TypeFor[jsontext.Value]():  `{}`,
+	reflect.TypeFor[Secret]():          `{"type":"string"}`,
+	reflect.TypeFor[time.Time]():       `{"type":"string","format":"date-time"}`,
+	reflect.TypeFor[json.Number]():     `{"type":"number"}`,
+}
+
+// schema appends the schema of t. null: null is a value too.
+func (in *inference) schema(b []byte, t reflect.Type, null bool) ([]byte, *shape, error) {
+	if text, ok := asIs[t]; ok {
+		return append(b, text...), &shape{null: null || text == `{}` || t.Kind() == reflect.Slice}, nil
+	}
+	if t.Kind() == reflect.Pointer {
+		return in.schema(b, t.Elem(), true)
+	}
+	switch ptr := reflect.PointerTo(t); {
+	case implements[json.Marshaler](t, ptr) || implements[json.Unmarshaler](t, ptr):
+		return append(b, `{}`...), &shape{null: true}, nil
+	case implements[encoding.TextMarshaler](t, ptr):
+		return appendType(b, "string", null, ""), &shape{null: null}, nil
+	}
+	switch k := t.Kind(); k {
+	case reflect.Bool:
+		return appendType(b, "boolean", null, ""), &shape{null: null}, nil
+	case reflect.String:
+		return appendType(b, "string", null, ""), &shape{null: null}, nil
+	case reflect.Float32, reflect.Float64:
+		return appendType(b, "number", null, ""), &shape{null: null}, nil
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
+		return appendType(b, "integer", null, ""), &shape{null: null}, nil
+	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64, reflect.Uintptr:
+		return appendType(b, "integer", null, `,"minimum":0`), &shape{null: null}, nil
+	case reflect.Interface:
+		return append(b, `{}`...), &shape{null: true}, nil
+	case reflect.Slice, reflect.Array, reflect.Map, reflect.Struct:
+		if slices.Contains(in.within, t) {
+			return nil, nil, errRecursive
+		}
+		in.within = append(in.within, t)
+		defer func() { in.within = in.within[:len(in.within)-1] }()
+		if k == reflect.Struct {
+			return in.object(b, t, null)
+		}
+		return in.collection(b, t, null)
+	}
+	return nil, nil, fmt.Errorf("%w: %s", errNoJSON, t)
+}
+
+// implements reports whether a type or the pointer to it has the methods of I.
+func implements[I any](t, ptr reflect.Type) bool {
+	i := reflect.TypeFor[I]()
+	return t.Implements(i) || ptr.Implements(i)
+}
+
+// appendType appends a schema that has a type and more.
+func appendType(b []byte, typ string, null bool, more string) []byte {
+	if null {
+		b = append(append(append(b, `{"type":["null","`...), typ...), `"]`...)
+	} else {
+		b = append(append(append(b, `{"type":"`...), typ...), '"')
+	}
+	return append(append(b, more...), '}')
+}
+
+// collection appends the schema of a list or a map.
+func (in *inference) collection(b []byte, t reflect.Type, null bool) ([]byte, *shape, error) {
+	elem, esh, err := in.schema(nil, t.Elem(), false)
+	if err != nil {
+		return nil, nil, err
+	}
+	sh := &shape{null: null || t.Kind() != reflect.Array}
+	if !esh.trivial() {
+		sh.rest = esh
+	}
+	switch t.Kind() {
+	case reflect.Map:
+		if k := t.Key().Kind(); k != reflect.String && (k < reflect.Int || k > reflect.Uintptr) {
+			return nil, nil, fmt.Errorf("%w: %s", errNoJSON, t)
+		}
+		sh.object = true
+		return appendType(b, "object", true, `,"additionalProperties":`+string(elem)), sh, nil
+	case reflect.Array:
+		n := strconv.Itoa(t.Len())
+		return appendType(b, "array", null, `,"items":`+string(elem)+`,"minItems":`+n+`,"maxItems":`+n), sh, nil
+	}
+	return appendType(b, "array", true, `,"items":`+string(elem)), sh, nil
+}
+
+// object appends the schema of a struct: its members, those that must be there,
+// and no others.
+func (in *inference) object(b []byte, t reflect.Type, null bool) ([]byte, *shape, error) {
+	sh := &shape{null: null, object: true, members: make(map[string]*member)}
+	var props []byte
+	for _, f := range reflect.VisibleFields(t) {
+		name, options, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if skipField(t, f, name) {
+			continue
+		}
+		if name == "" {
+			name = f.Name
+		}
+		text, msh, err := in.schema(nil, f.Type, false)
+		if strings.Contains(options, "string") {
+			text, msh = []byte(`{"type":"string"}`), &shape{}
+		}
+		if err != nil {
+			return nil, nil, fmt.Errorf("%s: %w", f.Name, err)
+		}
+		if len(props) > 0 {
+			props = append(props, ',')
+		}
+		props = append(append(appendString(props, name), ':'), text...)
+		m := &member{shape: msh}
+		if !strings.Contains(options, "omitempty") && !strings.Contains(options, "omitzero") && len(sh.required) < 64 {
+			m.bit = 1 << len(sh.required)
+			sh.required = append(sh.required, name)
+		}
+		sh.members[name] = m
+	}
+	more := append([]byte(`,"properties":{`), props...)
+	more = append(more, '}')
+	if len(sh.required) > 0 {
+		required, err := json.Marshal(sh.required)
+		if err != nil {
+			return nil, nil, err
+		}
+		more = append(append(more, `,"required":`...), required...)
+	}
+	return appendType(b, "object", null, string(more)+`,"additionalProperties":false`), sh, nil
+}
+
+// skipField reports whether a field of t, or of what is embedded in it, is no
+// member of its own.
+func skipField(t reflect.Type, f reflect.StructField, name string) bool {
+	if f.Tag.Get("json") == "-" {
+		return true
+	}
+	for i := 1; i < len(f.Index); i++ { // below an embedded struct that has a name, or is left out
+		outer := t.FieldByIndex(f.Index[:i])
+		if tag, _, _ := strings.Cut(outer.Tag.Get("json"), ","); tag != "" {
+			return true
+		}
+	}
+	if f.Anonymous && name == "" {
+		e := f.Type
+		if e.Kind() == reflect.Pointer {
+			e = e.Elem()
+		}
+		return e.Kind() == reflect.Struct || !f.IsExported() // its fields are ours
+	}
+	return !f.IsExported()
 }
 
 // A shape is what an input must have beyond what its Go type asks for.
@@ -55,42 +207,6 @@ type member struct {
 	bit uint64 // 1 << its place in required; 0: optional
 }
 
-func newShape(s *infer.Schema) *shape {
-	if s == nil {
-		return &shape{null: true}
-	}
-	types := s.Types
-	if s.Type != "" {
-		types = []string{s.Type}
-	}
-	sh := &shape{null: len(types) == 0 || slices.Contains(types, "null"), object: slices.Contains(types, "object")}
-	if len(s.Required) <= 64 {
-		sh.required = s.Required
-	} else {
-		sh.required = s.Required[:64]
-	}
-	if len(s.Properties) > 0 {
-		sh.members = make(map[string]*member, len(s.Properties))
-		for name, p := range s.Properties {
-			m := &member{shape: newShape(p)}
-			if i := slices.Index(sh.required, name); i >= 0 {
-				m.bit = 1 << i
-			}
-			sh.members[name] = m
-		}
-	}
-	switch {
-	case s.Items != nil:
-		sh.rest = newShape(s.Items)
-	case s.AdditionalProperties != nil && s.AdditionalProperties.Not == nil:
-		sh.rest = newShape(s.AdditionalProperties)
-	}
-	if sh.rest != nil && sh.rest.trivial() {
-		sh.rest = nil
-	}
-	return sh
-}
-
 // trivial reports whether everything passes.
 func (sh *shape) trivial() bool {
 	if !sh.null || len(sh.required) > 0 || sh.rest != nil {
@@ -103,135 +219,3 @@ func (sh *shape) trivial() bool {
 	}
 	return true
 }
-
-// A walker reads tokens of a text that has been checked.
-type walker struct {
-	r   bytes.Reader
-	dec *jsontext.Decoder
-}
-
-var walkers = sync.Pool{New: func() any {
-	w := new(walker)
-	w.dec = jsontext.NewDecoder(&w.r)
-	return w
-}}
-
-// walkOptions trust the text: it has been checked.
-var walkOptions = jsonv2.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
-
-// check walks over data, one value that strictjson has checked.
-func (sh *shape) check(data []byte) *Error {
-	if sh.null && len(sh.required) == 0 && sh.members == nil && sh.rest == nil {
-		return nil
-	}
-	w := walkers.Get().(*walker)
-	w.r.Reset(data)
-	w.dec.Reset(&w.r, walkOptions)
-	err := sh.walk(w.dec)
-	w.r.Reset(nil)
-	walkers.Put(w)
-	return err
-}
-
-func (sh *shape) walk(d *jsontext.Decoder) *Error {
-	switch d.PeekKind() {
-	case 'n':
-		if !sh.null {
-			return inputError(string(d.StackPointer()), "type", "not null")
-		}
-	case '{':
-		if len(sh.members) > 0 || sh.rest != nil || len(sh.required) > 0 {
-			return sh.walkObject(d)
-		}
-	case '[':
-		if sh.rest != nil {
-			return sh.walkArray(d)
-		}
-	}
-	if err := d.SkipValue(); err != nil {
-		return inputError(string(d.StackPointer()), "syntax", "").because(err)
-	}
-	return nil
-}
-
-func (sh *shape) walkObject(d *jsontext.Decoder) *Error {
-	if _, err := d.ReadToken(); err != nil {
-		return inputError("", "syntax", "").because(err)
-	}
-	var seen uint64
-	for d.PeekKind() == '"' {
-		name, err := d.ReadValue()
-		if err != nil {
-			return inputError("", "syntax", "").because(err)
-		}
-		next := sh.rest
-		if m := sh.member(name); m != nil {
-			seen |= m.bit
-			next = m.shape
-		}
-		if next == nil {
-			next = &anyShape
-		}
-		if err := next.walk(d); err != nil {
-			return err
-		}
-	}
-	at := string(d.StackPointer())
-	if _, err := d.ReadToken(); err != nil {
-		return inputError("", "syntax", "").because(err)
-	}
-	if want := uint64(1)<<len(sh.required) - 1; seen&want != want {
-		for i, name := range sh.required {
-			if seen&(1<<i) == 0 {
-				return inputError(parentPointer(at)+"/"+escapePointer(name), "required", "a member")
-			}
-		}
-	}
-	return nil
-}
-
-// anyShape passes everything.
-var anyShape = shape{null: true}
-
-// member finds the member of a name as it stands in the text, with its quotes.
-func (sh *shape) member(quoted []byte) *member {
-	if len(sh.members) == 0 {
-		return nil
-	}
-	if bytes.IndexByte(quoted, '\\') < 0 {
-		return sh.members[string(quoted[1:len(quoted)-1])]
-	}
-	name, err := jsontext.AppendUnquote(nil, quoted)
-	if err != nil {
-		return nil
-	}
-	return sh.members[string(name)]
-}
-
-func (sh *shape) walkArray(d *jsontext.Decoder) *Error {
-	if _, err := d.ReadToken(); err != nil {
-		return inputError("", "syntax", "").because(err)
-	}
-	for k := d.PeekKind(); k != ']' && k != 0; k = d.PeekKind() {
-		if err := sh.rest.walk(d); err != nil {
-			return err
-		}
-	}
-	if _, err := d.ReadToken(); err != nil {
-		return inputError("", "syntax", "").because(err)
-	}
-	return nil
-}
-
-// parentPointer is the pointer of the object whose last member is at.
-func parentPointer(at string) string {
-	if i := strings.LastIndexByte(at, '/'); i >= 0 {
-		return at[:i]
-	}
-	return ""
-}
-
-// escapePointer is a name as a token of a JSON Pointer (RFC 6901, section 3).
-func escapePointer(name string) string { return pointerEscapes.Replace(name) }
-
-var pointerEscapes = strings.NewReplacer("~", "~0", "/", "~1")

@@ -55,7 +55,6 @@ func (g *Graph) Attach(ctx context.Context, c *call.Client) error {
 // restarted is why the links of a process drain that was followed by another.
 const restarted = "restarted"
 
-
 // newLink makes the link of a connection; nil: the peer has no identity.
 func (g *Graph) newLink(c *call.Client) (*link, error) {
 	id := c.Conn().Identity()

@@ -13,7 +13,7 @@ import (
 	"github.com/alkdev/alknet/call/codes"
 )
 
-// A bench is a head with workers a and b in a bubble: First sends to a.
+// A testbed is a head with workers a and b in a bubble: First sends to a.
 type testbed struct {
 	*world
 	*ledger
@@ -31,6 +31,9 @@ func inBubble(t *testing.T, f func(t *testing.T, x *testbed)) {
 		f(t, x)
 	})
 }
+
+// pass lets virtual time pass.
+func (x *testbed) pass(d time.Duration) { <-time.After(d) }
 
 // An answer is how a unary call ended.
 type answer struct {
@@ -176,9 +179,9 @@ func TestFaultConnectionBreaks(t *testing.T) {
 			x.setSlow("worker-a")
 			done := x.start(t.Context(), "job/mutate", "1")
 			x.a.cutAsync()
-			time.Sleep(100 * time.Millisecond)
+			x.pass(100 * time.Millisecond)
 			x.a.connect()
-			time.Sleep(100 * time.Millisecond)
+			x.pass(100 * time.Millisecond)
 			close(x.hold)
 			got := <-done
 			require.NoError(t, got.err)
@@ -195,7 +198,7 @@ func TestFaultConnectionBreaks(t *testing.T) {
 					got = append(got, v)
 					if v == 5 || v == 10 {
 						x.a.cutAsync()
-						time.Sleep(50 * time.Millisecond)
+						x.pass(50 * time.Millisecond)
 						x.a.connect()
 					}
 				}
@@ -214,7 +217,7 @@ func TestFaultPeerDrains(t *testing.T) {
 				x.setSlow("worker-a")
 				done := x.start(t.Context(), u.op, "1")
 				gone := x.a.shutdown(10 * time.Second)
-				time.Sleep(time.Second)
+				x.pass(time.Second)
 				out, err := call.Call[string](t.Context(), x.to, u.op, "2")
 				require.NoError(t, err)
 				require.Equal(t, "worker-b", out, "new calls go elsewhere")
@@ -295,7 +298,7 @@ func TestFaultPeerSlow(t *testing.T) {
 				x.to = x.graph.To(Ref{Policy: First, Hedge: 50 * time.Millisecond})
 				done := x.start(t.Context(), u.op, "1")
 				if !u.repeatable {
-					time.Sleep(5 * time.Second)
+					x.pass(5 * time.Second)
 					require.Empty(t, done, "it waits")
 					close(x.hold)
 					require.Equal(t, "worker-a", (<-done).out)
@@ -306,7 +309,7 @@ func TestFaultPeerSlow(t *testing.T) {
 				require.NoError(t, got.err)
 				require.Equal(t, "worker-b", got.out)
 				require.Equal(t, 50*time.Millisecond, got.took)
-				time.Sleep(time.Second)
+				x.pass(time.Second)
 				require.Zero(t, x.graph.node("worker-a").running.Load(), "the loser is aborted")
 				require.Equal(t, 1, x.a.h.Stats().Running, "the subscription to its changes")
 			})
@@ -339,12 +342,12 @@ func TestFaultAllGone(t *testing.T) {
 				require.Equal(t, 2*time.Second, got.took)
 
 				done := x.start(t.Context(), u.op, "2")
-				time.Sleep(time.Second)
+				x.pass(time.Second)
 				x.b.connect()
 				require.Equal(t, "worker-b", (<-done).out)
 
 				x.b.cut()
-				time.Sleep(overlayTime + 2*time.Second)
+				x.pass(overlayTime + 2*time.Second)
 				got = <-x.start(t.Context(), u.op, "3")
 				requireCode(t, got.err, codes.NotFound, false)
 				require.Zero(t, got.took, "nobody was there for half a minute")

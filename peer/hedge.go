@@ -76,6 +76,8 @@ func (u *unary) hedge(charged bool) {
 // run makes the attempt.
 func (h *hedge) run(ctx context.Context, of *offer, l *link, sel *selection) {
 	defer h.stop()
+	unwatch := context.AfterFunc(h.u.g.ctx, h.stop)
+	defer unwatch()
 	h.err = errQuit
 	defer h.finish()
 	a := attempt{owner: h, of: of, l: l}

@@ -49,6 +49,13 @@ func (l *load) run(to call.Caller, gap, d time.Duration, mutations bool) {
 	l.wg.Wait()
 }
 
+// answered is how many queries have ended so far.
+func (l *load) answered() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.took)
+}
+
 func (l *load) p99() time.Duration {
 	slices.Sort(l.took)
 	return l.took[len(l.took)*99/100]

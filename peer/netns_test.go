@@ -74,9 +74,9 @@ func TestUDPIsDropped(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		l.run(c.graph.To(Ref{Policy: RoundRobin}), 5*time.Millisecond, 8*time.Second, true)
+		l.run(c.graph.To(Ref{Policy: RoundRobin}), 5*time.Millisecond, 5*time.Second, true)
 	}()
-	time.Sleep(time.Second)
+	require.Eventually(t, func() bool { return l.answered() >= 100 }, 20*time.Second, 5*time.Millisecond)
 	nft("table inet drops { chain out { type filter hook output priority 0; meta l4proto udp drop; }; chain in { type filter hook input priority 0; meta l4proto udp drop; }; }")
 	begun := time.Now()
 	require.Eventually(t, func() bool { return transportOf(c.graph, "worker-a") == alknet.Raw }, 60*time.Second, 20*time.Millisecond)

@@ -357,10 +357,10 @@ func TestGraphDrain(t *testing.T) {
 				items <- v
 			}
 		}()
-		time.Sleep(450 * time.Millisecond)
+		x.pass(450 * time.Millisecond)
 		drained := make(chan error, 1)
 		go func() { drained <- x.graph.Drain(t.Context(), "worker-a") }()
-		time.Sleep(time.Second)
+		x.pass(time.Second)
 		require.Equal(t, []string{"worker-a", "worker-b"}, x.of("ticks"), "the stream has moved")
 		out, err := call.Call[string](t.Context(), x.to, "job/query", "2")
 		require.NoError(t, err)

@@ -161,8 +161,10 @@ func loop(e *env) {
 	var handlers [3]*call.Handler
 	ids := [3]alknet.Identity{{ID: "n0"}, {ID: "n1"}, {ID: "n2"}}
 	var hops atomic.Int64
+	closed := make(chan struct{}) // the ring is: clients is not written any more
 	for i := range handlers {
 		handlers[i] = e.handler(call.Operation{Name: "ring/next", Func: call.Func{Type: call.Query, Serve: func(ctx context.Context, s *call.Stream) error {
+			<-closed
 			hops.Add(1)
 			return s.Forward(ctx, clients[(i+1)%3], "ring/next", call.Options{})
 		}}})
@@ -170,6 +172,7 @@ func loop(e *env) {
 	for i := range clients {
 		clients[i] = e.settled(handlers[i], ids[(i+2)%3], nil)
 	}
+	close(closed)
 	_, err := call.Call[int](e.ctx(), clients[0], "ring/next", struct{}{})
 	e.code(codes.LoopDetected, err)
 	e.true(hops.Load() <= 8, fmt.Sprintf("%d hops", hops.Load()))

@@ -142,7 +142,7 @@ func concurrency(e *env) {
 	h.Limits.MaxAborts = -1
 	c := e.settled(h, alice, nil)
 	w := e.wire(h, alice)
-	n := 2000
+	n := 1000
 	if shortRun() {
 		n = 300
 	}
