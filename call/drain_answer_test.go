@@ -65,3 +65,51 @@ func drainWithAnswer(t *testing.T) {
 	require.NoError(t, server.Close())
 	require.ErrorIs(t, <-served, alknet.ErrRouterClosed)
 }
+
+// TestDrainWaitsForAnAnswerThatIsBeingMade: between the end of a handler and the
+// writing of its answer the call was counted nowhere, and a drain took the
+// connection for idle.
+func TestDrainWaitsForAnAnswerThatIsBeingMade(t *testing.T) {
+	begun, release := make(chan struct{}), make(chan struct{})
+	var reg Registry
+	require.NoError(t, reg.Register(Operation{Name: "slow/answer", AllowAnonymous: true, Func: QueryFunc(func(context.Context, struct{}) (string, error) {
+		close(begun)
+		<-release
+		return "answered", nil
+	})}))
+	drained := make(chan error, 1)
+	h := &Handler{Registry: &reg, Audit: func(_ context.Context, r Record) error {
+		if r.Operation == "slow/answer" && r.Decision == "ended" {
+			select {
+			case err := <-drained: // too early
+				drained <- err
+			case <-time.After(300 * time.Millisecond):
+			}
+		}
+		return nil
+	}}
+	client, server := alknet.Pipe(ALPN, alknet.Identity{ID: "client"}, alknet.Identity{ID: "server"})
+	router := &alknet.Router{}
+	require.NoError(t, router.Register(Service(h)))
+	served := make(chan error, 1)
+	go func() { served <- router.ServeConn(t.Context(), server) }()
+	c := NewClient(client, nil)
+	defer c.Close()
+	require.NoError(t, c.Settled(t.Context()))
+	answers := make(chan error, 1)
+	go func() {
+		_, err := Call[string](t.Context(), c, "slow/answer", struct{}{})
+		answers <- err
+	}()
+	<-begun
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		drained <- router.Shutdown(ctx)
+	}()
+	<-c.Draining()
+	close(release)
+	require.NoError(t, <-answers)
+	require.NoError(t, <-drained)
+	require.NoError(t, <-served)
+}
