@@ -94,11 +94,9 @@ type Book struct {
 	stop  context.CancelFunc
 	wg    sync.WaitGroup
 
-	mu     sync.Mutex // held while the list is changed
-	seen   stamp      // guarded by mu; of the file that was read
-	broken string     // guarded by mu; why the file was not taken; "": it was
-	fired  *index     // guarded by mu; what OnChange was last called for
-	warned atomic.Pointer[error]
+	mu    sync.Mutex // held while the list is changed
+	seen  stamp      // guarded by mu; of the file that was read
+	fired *index     // guarded by mu; what OnChange was last called for
 }
 
 // An index is a list of peers, and who has which key and token. It is never

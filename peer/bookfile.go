@@ -214,7 +214,7 @@ func (f *filePeer) peer() (Peer, error) {
 		p.Keys = append(p.Keys, Key{k.ID, k.NotAfter, k.Successor})
 	}
 	for _, t := range f.Tokens {
-		p.Tokens = append(p.Tokens, Token{t.Hash, t.Label, t.NotAfter})
+		p.Tokens = append(p.Tokens, Token(t))
 	}
 	for _, s := range f.Addrs {
 		a, err := parseAddr(s)

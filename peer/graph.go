@@ -34,7 +34,8 @@ type Graph struct {
 	Known func(id alknet.Identity) (Peer, bool)
 	// Default is how names without "@peer" are routed.
 	Default Ref
-	// Catalog says which head the peers of other heads hang on. Nil: only our own.
+	// Catalog is to say which head the peers of other heads hang on. It is not asked
+	// yet: a Graph knows the peers that are attached to it.
 	Catalog Catalog
 	// Heartbeat is how often a peer with calls outstanding has to be heard of.
 	// 0: 1 s. A peer that is silent for 1.5 times as long is suspect, and after 3
@@ -88,7 +89,8 @@ type Limits struct {
 	MaxLinksPerPeer int
 	// MaxWatchers is how many may Watch at once. 0: 256.
 	MaxWatchers int
-	// MaxCatalogEntries is how many attachments of other heads are kept. 0: 100,000.
+	// MaxCatalogEntries is how many attachments of other heads are to be kept, once a
+	// Catalog is asked. 0: 100,000.
 	MaxCatalogEntries int
 }
 
@@ -262,9 +264,8 @@ type route struct {
 	g     *Graph
 	name  string
 	cands atomic.Pointer[candidates]
-	turns atomic.Uint64   // RoundRobin's
-	times histogram       // of answers
-	op    *call.Operation // of call's gate; replaced with the route when it changes
+	turns atomic.Uint64 // RoundRobin's
+	times histogram     // of answers
 }
 
 // candidates are the offers of a route, never changed in place.

@@ -79,7 +79,8 @@ func worker(head string, seed []byte) {
 	sup := peer.Supervisor{Dial: peer.DialPeer(ep, peer.Static{to.Peer: {to}}, to.Peer, h)}
 	go sup.Run(context.Background())
 	<-ctx.Done()
-	drain, _ := context.WithTimeout(context.Background(), 5*time.Second)
+	drain, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
 	must(0, h.Shutdown(drain))
 }
 

@@ -1,0 +1,5 @@
+//go:build race && linux
+
+package pair
+
+const raceOn = true
