@@ -151,9 +151,28 @@ func (l *link) quiet() bool {
 		return false
 	}
 	for _, ln := range lanes {
-		if ln.w.busyNow() {
+		if ln.serving() || ln.w.busyNow() {
 			return false
 		}
 	}
 	return true
+}
+
+// serving reports whether a call of the peer has not yet handed its last frame to
+// the writer: its handler has given up its place a moment before.
+func (ln *lane) serving() bool {
+	ln.mu.Lock()
+	defer ln.mu.Unlock()
+	return len(ln.running) > 0
+}
+
+// over reports whether the link has ended, here or there: readers are woken then
+// by a deadline that is nobody's fault.
+func (l *link) over() bool {
+	select {
+	case <-l.donec:
+		return true
+	default:
+		return false
+	}
 }

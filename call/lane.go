@@ -424,6 +424,11 @@ func (ln *lane) overLocked() bool {
 // ended is called when nothing more is read from the lane.
 func (ln *lane) ended(err error) {
 	clean := errors.Is(err, io.EOF)
+	if !clean && ln.l.over() {
+		_ = ln.st.Close() // what was answered before the end is still delivered; a reset would discard it
+		ln.w.fail(err)
+		return
+	}
 	if ln.asks() {
 		ln.l.laneLost(ln, err)
 	}

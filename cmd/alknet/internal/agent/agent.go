@@ -1,0 +1,91 @@
+// Package agent is the client of a node's control socket: it calls operations of
+// the node and has handshakes signed with the node's key.
+package agent
+
+import (
+	"context"
+	"crypto"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"io"
+	iofs "io/fs"
+	"net"
+	"time"
+
+	"github.com/alkdev/alknet"
+	"github.com/alkdev/alknet/call"
+	"github.com/alkdev/alknet/cmd/alknet/internal/fault"
+	"github.com/alkdev/alknet/cmd/alknet/internal/node"
+)
+
+// A Client is a connection to a node's control socket.
+type Client struct {
+	*call.Client
+	endpoint *alknet.Endpoint
+	id       alknet.PeerID
+}
+
+// Connect connects to the socket. Without a node it is a *fault.Error with exit
+// status Unreachable.
+func Connect(ctx context.Context, socket string) (*Client, error) {
+	id, err := node.ControlID(socket)
+	if errors.Is(err, iofs.ErrNotExist) {
+		return nil, notRunning(socket, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var d net.Dialer
+	nc, err := d.DialContext(ctx, "unix", socket)
+	if err != nil {
+		if errors.Is(err, iofs.ErrPermission) {
+			return nil, err
+		}
+		return nil, notRunning(socket, err)
+	}
+	ep, err := alknet.NewEndpoint(nil, nil, &alknet.Config{Anonymous: true}) // the socket says who we are
+	if err != nil {
+		return nil, errors.Join(err, nc.Close())
+	}
+	conn, err := ep.DialConn(ctx, nc, alknet.Addr{Peer: id, Over: alknet.Raw}, call.ALPN)
+	if err != nil {
+		return nil, errors.Join(notRunning(socket, err), ep.Close())
+	}
+	return &Client{Client: call.NewClient(conn, nil), endpoint: ep, id: id}, nil
+}
+
+func notRunning(socket string, err error) error {
+	return &fault.Error{Exit: fault.Unreachable, Code: "not_running", Message: "no node runs here (" + socket + ")", Hint: "alknet serve", Err: err}
+}
+
+// ID is the node's identity.
+func (c *Client) ID() alknet.PeerID { return c.id }
+
+// Close ends the connection.
+func (c *Client) Close() error { return errors.Join(c.Client.Close(), c.endpoint.Close()) }
+
+// Signer is the node's key, for the handshakes of clients only.
+func (c *Client) Signer() crypto.Signer { return &signer{c} }
+
+// signTimeout bounds one signature: the node is on this machine.
+const signTimeout = 5 * time.Second
+
+type signer struct{ c *Client }
+
+// Public is the node's public key.
+func (s *signer) Public() crypto.PublicKey { return ed25519.PublicKey(s.c.id[:]) }
+
+// Sign asks the node.
+func (s *signer) Sign(_ io.Reader, message []byte, opts crypto.SignerOpts) ([]byte, error) {
+	if opts.HashFunc() != 0 {
+		return nil, errors.New("the node signs whole messages")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), signTimeout)
+	defer cancel()
+	out, err := call.Call[node.SignOut](ctx, s.c.Client, "node/sign", node.SignIn{Message: message})
+	if err != nil {
+		return nil, fmt.Errorf("the node did not sign: %w", err)
+	}
+	return out.Signature, nil
+}

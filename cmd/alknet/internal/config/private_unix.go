@@ -1,0 +1,26 @@
+//go:build unix
+
+package config
+
+import (
+	"fmt"
+	iofs "io/fs"
+)
+
+// Private returns an error, with the command that mends it, for a file that
+// others than its owner may read or write.
+func Private(path string, info iofs.FileInfo) error {
+	if info.Mode().Perm()&0o077 != 0 && !info.IsDir() {
+		return modeError(fmt.Sprintf("%s may be read by others (mode %04o): chmod 600 %s", path, info.Mode().Perm(), path))
+	}
+	return nil
+}
+
+// A modeError is a file that is not private.
+type modeError string
+
+// Error says which and how to mend it.
+func (e modeError) Error() string { return string(e) }
+
+// Is makes it an [iofs.ErrPermission].
+func (e modeError) Is(target error) bool { return target == iofs.ErrPermission }
