@@ -14,7 +14,11 @@ tag=alk$$
 dir=$(mktemp -d)
 pids=()
 cleanup() {
+	local p ns
 	for p in "${pids[@]}"; do kill "$p" 2>/dev/null || true; done
+	for ns in home nat bob; do # a job here is a shell, whose program lives in a namespace
+		ip netns pids "$tag-$ns" 2>/dev/null | xargs -r kill 2>/dev/null || true
+	done
 	wait
 	for ns in home nat bob; do ip netns del "$tag-$ns" 2>/dev/null || true; done
 	rm -rf "$dir"
