@@ -44,9 +44,9 @@ for round in $(seq "$rounds"); do
 	echo "round $round of $rounds" >&2
 	each bulk "quic alknet-quic tls alknet-raw alknet-mux" -mib 512
 	for conc in 1 8; do
-		each hs "quic quic-mtls alknet-quic tls alknet-raw alknet-mux" -mode full -n 600 -conc "$conc"
+		each hs "quic quic-verify quic-mtls alknet-quic tls alknet-raw alknet-mux" -mode full -n 600 -conc "$conc"
 	done
-	each hs "quic quic-mtls alknet-quic tls alknet-raw alknet-mux" -mode resumed -n 600
+	each hs "quic quic-verify quic-mtls alknet-quic tls alknet-raw alknet-mux" -mode resumed -n 600
 	each streams "quic alknet-quic alknet-mux" -n 10000 -conc 1
 	each streams "quic alknet-quic alknet-mux" -n 30000 -conc 16
 	each idle "quic quic-mtls alknet-quic tls alknet-raw alknet-mux" -n 1000

@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"sync/atomic"
 	"time"
 
 	"github.com/alkdev/alknet"
@@ -19,10 +18,7 @@ const alpn = "example.com/bench"
 type alknetStack struct {
 	name string
 	to   alknet.Addr
-	port string
 	ep   *alknet.Endpoint
-
-	dialled atomic.Int64
 }
 
 func (s *alknetStack) over() alknet.Transport {
@@ -50,30 +46,22 @@ func (s *alknetStack) serve() (string, error) {
 	return ep.Addr().String(), nil
 }
 
-func (s *alknetStack) client(hello string, _ bool) (err error) {
+func (s *alknetStack) client(hello string, resume bool) (err error) {
+	cfg := &alknet.Config{}
+	if !resume {
+		cfg.Sessions = -1 // as the others
+	}
 	if s.to, err = alknet.ParseAddr(hello); err != nil {
 		return err
 	}
 	s.to.Over = s.over()
-	if _, s.port, err = net.SplitHostPort(s.to.HostPort); err != nil {
+	_, port, err := net.SplitHostPort(s.to.HostPort)
+	if err != nil {
 		return err
 	}
-	s.to.HostPort = "127.0.0.1:" + s.port
-	s.ep, err = alknet.NewEndpoint(nil, nil, nil)
+	s.to.HostPort = "127.0.0.1:" + port
+	s.ep, err = alknet.NewEndpoint(nil, nil, cfg)
 	return err
-}
-
-// fresh dials another address of the same node each time: sessions are kept by
-// address, so there is none to resume.
-func (s *alknetStack) fresh(ctx context.Context) (conn, error) {
-	n := s.dialled.Add(1)
-	to := s.to
-	to.HostPort = fmt.Sprintf("127.%d.%d.%d:%s", 1+n>>16, n>>8&255, n&255, s.port)
-	c, err := s.ep.Dial(ctx, to, alpn)
-	if err != nil {
-		return nil, err
-	}
-	return alknetConn{c}, nil
 }
 
 func (s *alknetStack) dial(ctx context.Context) (conn, error) {

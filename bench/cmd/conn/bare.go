@@ -101,8 +101,6 @@ func (s *tlsStack) client(hello string, resume bool) (err error) {
 	return err
 }
 
-func (s *tlsStack) fresh(ctx context.Context) (conn, error) { return s.dial(ctx) }
-
 func (s *tlsStack) dial(ctx context.Context) (conn, error) {
 	d := tls.Dialer{Config: s.conf}
 	c, err := d.DialContext(ctx, "tcp", s.addr)
@@ -131,7 +129,8 @@ func (c *tlsConn) close()        { _ = c.Close() }
 // quicStack is quic-go with its defaults.
 type quicStack struct {
 	mutual bool
-	addr   net.Addr
+	verify bool // the client checks the server's certificate
+	addr   *net.UDPAddr
 	tr     *quic.Transport
 	conf   *tls.Config
 }
@@ -149,6 +148,10 @@ func (s *quicStack) serve() (string, error) {
 		return "", err
 	}
 	conf, err := serverTLS("bench", s.mutual)
+	root := ""
+	if s.verify && err == nil {
+		conf.Certificates[0], root, err = webCertificate()
+	}
 	if err != nil {
 		return "", err
 	}
@@ -176,22 +179,24 @@ func (s *quicStack) serve() (string, error) {
 			}()
 		}
 	}()
-	return fmt.Sprintf("127.0.0.1:%d", ln.Addr().(*net.UDPAddr).Port), nil
+	return strings.TrimSpace(fmt.Sprintf("127.0.0.1:%d %s", ln.Addr().(*net.UDPAddr).Port, root)), nil
 }
 
 func (s *quicStack) client(hello string, resume bool) (err error) {
+	hello, root, _ := strings.Cut(hello, " ")
 	if s.addr, err = net.ResolveUDPAddr("udp", hello); err != nil {
 		return err
 	}
 	if s.tr, err = s.socket(); err != nil {
 		return err
 	}
-	s.conf, err = clientTLS("bench", s.mutual, resume)
+	if s.conf, err = clientTLS("bench", s.mutual, resume); err != nil || !s.verify {
+		return err
+	}
+	s.conf.InsecureSkipVerify = false
+	s.conf.RootCAs, err = rootPool(root)
 	return err
 }
-
-// fresh dials as dial does: a client without a session cache resumes nothing.
-func (s *quicStack) fresh(ctx context.Context) (conn, error) { return s.dial(ctx) }
 
 func (s *quicStack) dial(ctx context.Context) (conn, error) {
 	c, err := s.tr.Dial(ctx, s.addr, s.conf, quicConf)

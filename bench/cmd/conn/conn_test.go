@@ -66,7 +66,7 @@ func BenchmarkHandshake(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			st := started(b, name)
 			for b.Loop() {
-				c, err := st.fresh(context.Background())
+				c, err := st.dial(context.Background())
 				if err != nil {
 					b.Fatal(err)
 				}

@@ -180,13 +180,9 @@ const warmup = 20
 
 func handshakes(st stack, child *proc.Child, p params) (map[string]float64, error) {
 	ctx := context.Background()
-	dial := st.fresh
-	if p.mode == "resumed" {
-		dial = st.dial
-	}
 	var resumed atomic.Int64
 	one := func() error {
-		c, err := dial(ctx)
+		c, err := st.dial(ctx)
 		if err != nil {
 			return err
 		}
@@ -270,7 +266,7 @@ func idle(st stack, child *proc.Child, p params) (map[string]float64, error) {
 	}()
 	start := time.Now()
 	_, err = repeat(p.n, 8, func() error {
-		c, err := st.fresh(ctx)
+		c, err := st.dial(ctx)
 		if err != nil {
 			return err
 		}

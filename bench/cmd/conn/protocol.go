@@ -77,13 +77,11 @@ type stack interface {
 	// client prepares dialling; resume says whether sessions are kept.
 	client(hello string, resume bool) error
 	dial(ctx context.Context) (conn, error)
-	// fresh is dial without a session to resume.
-	fresh(ctx context.Context) (conn, error)
 }
 
 var errStack = fmt.Errorf("unknown stack; known: %v", names)
 
-var names = []string{"tls", "quic", "quic-mtls", "alknet-quic", "alknet-mux", "alknet-raw"}
+var names = []string{"tls", "quic", "quic-verify", "quic-mtls", "alknet-quic", "alknet-mux", "alknet-raw"}
 
 func newStack(name string) (stack, error) {
 	switch name {
@@ -91,6 +89,8 @@ func newStack(name string) (stack, error) {
 		return &tlsStack{}, nil
 	case "quic":
 		return &quicStack{}, nil
+	case "quic-verify":
+		return &quicStack{verify: true}, nil
 	case "quic-mtls":
 		return &quicStack{mutual: true}, nil
 	case "alknet-quic", "alknet-mux", "alknet-raw":
