@@ -52,7 +52,7 @@ func (l *listening) run() error {
 			return err
 		}
 		defer func() { _ = ln.Close() }() // what is under way is refused
-		safe.Go(&l.loops, report, func() { report(l.acceptQUIC(ln)) })
+		safe.Go(&l.loops, report, func() { report(l.newAcceptors(ln).run()) })
 	}
 	if l.e.tcp != nil {
 		defer interrupt(l.e.tcp)()
@@ -119,22 +119,6 @@ func (l *listening) admitQUIC(ctx context.Context, remote net.Addr) (context.Con
 	return context.WithValue(ctx, claimKey{}, c), nil
 }
 
-// acceptQUIC hands out the connections whose handshake is complete.
-func (l *listening) acceptQUIC(ln *session.Listener) error {
-	for {
-		s, ctx, err := ln.Accept(l.ctx)
-		if err != nil {
-			if l.ctx.Err() != nil {
-				return nil
-			}
-			return err
-		}
-		c := claimFrom(ctx)
-		fail := func(err error) { l.r.logPanic(err); _ = s.Close(uint64(CodeInternal), "") }
-		safe.Go(&l.r.wg, fail, func() { l.serveQUIC(s, c) })
-	}
-}
-
 func (l *listening) serveQUIC(s session.Session, c *claim) {
 	state := s.TLS()
 	cut := func() { _ = s.Close(uint64(CodeLimit), "handshake_timeout") }
@@ -151,8 +135,6 @@ func (l *listening) serveQUIC(s session.Session, c *claim) {
 	if conn.alpn != "h3" && l.r.find("h3", QUIC) != nil {
 		safe.Go(&l.r.wg, l.r.logPanic, func() { session.RefuseUniStreams(s, uint64(CodeRefused)) })
 	}
-	// The handler gets a goroutine of its own: this one's stack has grown in
-	// deciding, and the handler may keep it for days.
 	fail := func(err error) { l.r.logPanic(err); _ = s.Close(uint64(CodeInternal), "") }
 	safe.Go(&l.r.wg, fail, func() { _ = l.r.run(conn, lc) }) // it was logged
 }

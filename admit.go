@@ -30,7 +30,7 @@ type admission struct {
 func (l *listening) identify(ctx context.Context, a admission, cut func()) (admission, *Error) {
 	r := l.r
 	a.from = l.e
-	if d := r.accounts().limits.HandshakeTimeout; d > 0 {
+	if d := r.accounts().limits.HandshakeTimeout; d > 0 && r.Authenticate != nil { // nothing else takes long
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithDeadline(ctx, a.claim.begun.Add(d))
 		defer cancel()
@@ -147,6 +147,9 @@ func (r *Router) enlist(ctx context.Context, c *Conn, a admission) (*liveConn, *
 		c.s.OnDone(func() { lc.cancel(net.ErrClosed) })
 	}
 	lc.ctx = context.WithValue(lc.ctx, connKey{}, c)
+	if lc.ours && a.over == QUIC {
+		c.ctx = lc.ctx
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {

@@ -38,6 +38,11 @@ type Config struct {
 	KeepAlive time.Duration
 	// Anonymous presents no certificate when dialling; such an endpoint cannot serve.
 	Anonymous bool
+	// Sessions is how many TLS sessions are kept, so that dialling the same
+	// service again costs no signatures. 0: 256; negative: none, and peers make
+	// no tickets, by which they could tell that two connections are one
+	// client's (RFC 8446, appendix C.4).
+	Sessions int
 }
 
 // An Endpoint owns a node's key and its sockets. It dials, and a [Router]
@@ -48,7 +53,7 @@ type Endpoint struct {
 	id    PeerID
 	cert  *tls.Certificate
 	web   webCertificates
-	cache tls.ClientSessionCache
+	cache tls.ClientSessionCache // nil: none
 
 	udp *session.UDP // nil: only dials
 	tcp net.Listener // nil: not on TCP
@@ -100,13 +105,15 @@ const maxPortTries = 16
 func NewEndpoint(udp net.PacketConn, tcp net.Listener, cfg *Config) (*Endpoint, error) {
 	e := &Endpoint{
 		tcp:     tcp,
-		cache:   tls.NewLRUClientSessionCache(256),
 		dialled: make(map[*Conn]struct{}),
 		dialUDP: make(map[string]*session.UDP),
 		udpDead: make(map[string]time.Time),
 	}
 	if cfg != nil {
 		e.cfg = *cfg
+	}
+	if n := orDefault(e.cfg.Sessions, defaultSessions); n > 0 {
+		e.cache = tls.NewLRUClientSessionCache(n)
 	}
 	if err := e.setKey(); err != nil {
 		if udp != nil {

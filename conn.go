@@ -28,6 +28,9 @@ type Conn struct {
 	local      PeerID // of this end; zero: it has shown none
 	log        *slog.Logger
 	drainc     chan struct{} // closed when the Router drains
+	// ctx is the Router's context of the handler if it ends when the connection
+	// has ended and never before: whoever is given it need not watch it too.
+	ctx context.Context
 
 	mu      sync.Mutex
 	drained bool // guarded by mu; drainc is closed
@@ -46,8 +49,11 @@ type ConnStats struct {
 	Streams  int           // open now
 }
 
+// discard is the log of a connection that no Router serves.
+var discard = slog.New(slog.DiscardHandler)
+
 func newConn(s session.Session, alpn string, over Transport, id Identity) *Conn {
-	c := &Conn{s: s, alpn: alpn, over: over, since: time.Now(), maxStreams: defaultMaxStreams, drainc: make(chan struct{}), log: slog.New(slog.DiscardHandler)}
+	c := &Conn{s: s, alpn: alpn, over: over, since: time.Now(), maxStreams: defaultMaxStreams, drainc: make(chan struct{}), log: discard}
 	c.identity.Store(&id)
 	return c
 }

@@ -18,6 +18,7 @@ import (
 const (
 	defaultFallback  = 300 * time.Millisecond
 	defaultKeepAlive = 15 * time.Second
+	defaultSessions  = 256
 	// nextAddress is how long an address has before the next one of the same
 	// name is tried too (RFC 8305, section 5).
 	nextAddress = 250 * time.Millisecond
@@ -198,7 +199,9 @@ func (d *dialer) tls() *tls.Config {
 	c := session.ClientTLS{
 		ALPN:  d.alpn,
 		Roots: d.e.cfg.Roots,
-		Cache: prefixCache{d.e.cache, d.to.Peer.String() + " " + d.alpn + " "},
+	}
+	if d.e.cache != nil {
+		c.Cache = prefixCache{d.e.cache, d.to.Peer.String() + " " + d.alpn + " "}
 	}
 	if d.to.Peer.IsZero() {
 		c.ServerName = d.to.serverName()

@@ -87,7 +87,7 @@ var (
 
 // wrapError makes an error of the session layer the public one.
 func wrapError(err error) error {
-	se, ok := errors.AsType[*session.Error](err)
+	se, ok := session.AsError(err)
 	if !ok {
 		return err
 	}

@@ -56,7 +56,9 @@ type StreamFunc func(context.Context, *Stream) error
 // variables, and whatever needs more runs before or after.
 func (f StreamFunc) ServeConn(ctx context.Context, conn *Conn) error {
 	a := &streamAcceptor{serve: f, ctx: ctx, conn: conn, slots: make(chan struct{}, conn.maxStreams)}
-	a.withdraw = context.AfterFunc(ctx, conn.cut) // what reads or writes does not see ctx
+	if ctx != conn.ctx {
+		a.withdraw = context.AfterFunc(ctx, conn.cut) // what reads or writes does not see ctx
+	}
 	defer a.end()
 	return a.run()
 }
@@ -66,7 +68,7 @@ type streamAcceptor struct {
 	serve    StreamFunc
 	ctx      context.Context
 	conn     *Conn
-	withdraw func() bool   // of what ctx's end does
+	withdraw func() bool   // of what ctx's end does; nil: it is the connection's end
 	slots    chan struct{} // a slot is free only when its handler returned
 	wg       sync.WaitGroup
 }
@@ -86,6 +88,14 @@ func (a *streamAcceptor) run() error {
 // takeSlot waits until one more handler may run; false: no more streams are
 // to be accepted.
 func (a *streamAcceptor) takeSlot() bool {
+	if a.conn.isDraining() { // also while streams come without a pause
+		return false
+	}
+	select {
+	case a.slots <- struct{}{}:
+		return true
+	default: // what ends the wait is asked for only if there is one
+	}
 	select {
 	case a.slots <- struct{}{}:
 		return true
@@ -165,7 +175,9 @@ func (a *streamAcceptor) end() {
 		a.conn.cut() // at once, not when the AfterFunc has its turn
 	}
 	a.wg.Wait()
-	a.withdraw()
+	if a.withdraw != nil {
+		a.withdraw()
+	}
 }
 
 // cut closes the connection for want of a context, if it did not end by itself.

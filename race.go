@@ -73,20 +73,33 @@ type outcome struct {
 // race runs the attempts and returns the first session. The others are
 // cancelled, and closed should they still succeed.
 func (e *Endpoint) race(ctx context.Context, list []attempt) (session.Session, Transport, error) {
+	if len(list) == 1 { // needs no goroutine and no timer
+		s, err := list[0].run(ctx)
+		if err == nil {
+			e.noteUDP(list[0], list, nil)
+		} else if ctx.Err() != nil && !errors.Is(err, ctx.Err()) {
+			err = errors.Join(ctx.Err(), err)
+		}
+		return s, list[0].over, err
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	results := make(chan outcome, len(list))
 	start, next, running := time.Now(), 0, 0
-	timer := time.NewTimer(0)
+	begin := func() {
+		e.begin(ctx, list[next], results)
+		next++
+		running++
+	}
+	begin()
+	timer := time.NewTimer(time.Until(start.Add(list[next].after)))
 	defer timer.Stop()
 	var failed []outcome
 	for {
 		select {
 		case <-timer.C:
 			if next < len(list) && (!list[next].last || running == 0) {
-				e.begin(ctx, list[next], results)
-				next++
-				running++
+				begin()
 			}
 		case r := <-results:
 			running--
@@ -98,9 +111,7 @@ func (e *Endpoint) race(ctx context.Context, list []attempt) (session.Session, T
 			}
 			failed = append(failed, r)
 			if ctx.Err() == nil && next < len(list) && (!list[next].last || running == 0) {
-				e.begin(ctx, list[next], results)
-				next++
-				running++
+				begin()
 			}
 		case <-ctx.Done():
 			e.discard(results, running)
@@ -119,14 +130,20 @@ func (e *Endpoint) race(ctx context.Context, list []attempt) (session.Session, T
 func (e *Endpoint) begin(ctx context.Context, a attempt, results chan<- outcome) {
 	fail := func(err error) { results <- outcome{a: a, err: err} }
 	safe.Go(&e.wg, fail, func() {
-		ctx, cancel := context.WithTimeout(ctx, defaultHandshakeTimeout)
-		defer cancel()
-		s, err := a.dial(ctx)
-		if err != nil {
-			err = fmt.Errorf("%s: %w", a.over, dialError(err))
-		}
+		s, err := a.run(ctx)
 		results <- outcome{a: a, s: s, err: err}
 	})
+}
+
+// run makes the attempt, within its time.
+func (a attempt) run(ctx context.Context) (session.Session, error) {
+	ctx, cancel := context.WithTimeout(ctx, defaultHandshakeTimeout)
+	defer cancel()
+	s, err := a.dial(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", a.over, dialError(err))
+	}
+	return s, nil
 }
 
 // discard closes what n attempts that lost may still bring.

@@ -3,16 +3,16 @@ package session
 import (
 	"encoding/binary"
 	"net"
-	"net/netip"
+	"runtime"
 
 	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
 )
 
-// receiveGRO makes a UDP socket receive with UDP_GRO: one system call brings up
-// to 64 KiB of equal-sized datagrams of one sender, which are handed to the
-// QUIC library one by one through the batch reader that it looks for. A socket
-// or kernel that cannot do it is returned unchanged.
+// receiveGRO makes a UDP socket receive with UDP_GRO: the kernel merges up to
+// 64 KiB of equal-sized datagrams of one sender, which are handed to the QUIC
+// library one by one through the batch reader that it looks for. A socket or
+// kernel that cannot do it is returned unchanged.
 func receiveGRO(pc net.PacketConn) (net.PacketConn, bool) {
 	uc, ok := pc.(*net.UDPConn)
 	if !ok {
@@ -29,9 +29,16 @@ func receiveGRO(pc net.PacketConn) (net.PacketConn, bool) {
 	if err != nil || serr != nil {
 		return pc, false
 	}
-	c := &groConn{UDPConn: uc, many: ipv4.NewPacketConn(uc)}
+	c := &groConn{UDPConn: uc, kernel: ipv4.NewPacketConn(uc)}
+	// Outside of the heap they cost what is used of them, mostly one page
+	// each, and do not make the collector run more often.
+	mem, err := unix.Mmap(-1, 0, maxBatches*maxMerged, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
+	if err != nil {
+		return pc, false
+	}
+	runtime.AddCleanup(c, func(mem []byte) { _ = unix.Munmap(mem) }, mem)
 	for i := range c.batches {
-		c.batches[i] = ipv4.Message{Buffers: [][]byte{make([]byte, maxMerged)}, OOB: make([]byte, 256)}
+		c.batches[i] = ipv4.Message{Buffers: [][]byte{mem[i*maxMerged:][:maxMerged]}, OOB: make([]byte, 256)}
 	}
 	return c, true
 }
@@ -39,48 +46,38 @@ func receiveGRO(pc net.PacketConn) (net.PacketConn, bool) {
 // maxMerged is the most that the kernel merges: one IP datagram's worth.
 const maxMerged = 64 << 10
 
-// maxSenders bounds the cache of sender addresses; a full one starts again.
-const maxSenders = 4096
+// maxBatches is how many merged batches one system call brings. With many
+// senders each is one datagram.
+const maxBatches = 4
 
-// manySenders is how many batches one system call brings while several senders
-// take turns, and crowdTime for how many calls that is then believed.
-const (
-	manySenders = 4
-	crowdTime   = 32
-)
-
-// groConn is a UDP socket that splits what the kernel merged. The kernel merges
-// datagrams of one sender only; with many senders several batches are received
-// at once, at the price of an address allocated for each. ReadBatch is called by
-// one goroutine, the transport's reader.
+// groConn is a UDP socket that splits what the kernel merged. ReadBatch is
+// called by one goroutine, the transport's reader.
 type groConn struct {
 	*net.UDPConn
-	many    *ipv4.PacketConn
-	batches [manySenders]ipv4.Message
+	kernel  *ipv4.PacketConn
+	batches [maxBatches]ipv4.Message
 	waiting []ipv4.Message // part of batches: received, not yet split
-	last    netip.AddrPort // the sender of the last batch that came alone
-	crowd   int            // for how many more calls there may be many senders
 
 	rest    []byte // received, not yet handed out
 	segment int    // size of each datagram in rest but the last
 	control []byte // control messages that go with every datagram of rest: ECN, packet info
-	sender  *net.UDPAddr
-	senders map[netip.AddrPort]*net.UDPAddr
+	sender  net.Addr
 }
 
-// ReadBatch fills ms with datagrams, one per message, and returns how many.
+// ReadBatch fills ms with datagrams that were received, one per message, and
+// returns how many.
 func (c *groConn) ReadBatch(ms []ipv4.Message, _ int) (int, error) {
-	for len(c.rest) == 0 { // an empty datagram is not a batch
-		if len(c.waiting) == 0 {
-			if err := c.receive(); err != nil {
+	n := 0
+	for n < len(ms) {
+		if len(c.rest) == 0 { // which an empty datagram leaves so
+			if len(c.waiting) == 0 && n > 0 {
+				break
+			}
+			if err := c.next(); err != nil {
 				return 0, err
 			}
+			continue
 		}
-		c.split(&c.waiting[0])
-		c.waiting = c.waiting[1:]
-	}
-	n := 0
-	for n < len(ms) && len(c.rest) > 0 {
 		k := min(c.segment, len(c.rest))
 		ms[n].N = copy(ms[n].Buffers[0], c.rest[:k])
 		ms[n].NN = copy(ms[n].OOB, c.control)
@@ -91,43 +88,23 @@ func (c *groConn) ReadBatch(ms []ipv4.Message, _ int) (int, error) {
 	return n, nil
 }
 
-// receive reads at least one batch from the kernel.
-func (c *groConn) receive() error {
-	if c.crowd > 0 {
-		return c.receiveMany()
+// next splits the next batch, waiting for the kernel if there is none.
+func (c *groConn) next() error {
+	if len(c.waiting) == 0 {
+		n, err := c.kernel.ReadBatch(c.batches[:], 0)
+		if err != nil {
+			return err
+		}
+		c.waiting = c.batches[:n]
 	}
-	m := &c.batches[0]
-	n, oobn, _, from, err := c.ReadMsgUDPAddrPort(m.Buffers[0], m.OOB)
-	if err != nil {
-		return err
-	}
-	if c.last.IsValid() && from != c.last {
-		c.crowd = crowdTime
-	}
-	c.last = from
-	m.N, m.NN, m.Addr = n, oobn, c.addr(from)
-	c.waiting = c.batches[:1]
-	return nil
-}
-
-// receiveMany reads as many batches as there are and fit.
-func (c *groConn) receiveMany() error {
-	n, err := c.many.ReadBatch(c.batches[:], 0)
-	if err != nil {
-		return err
-	}
-	c.crowd--
-	if n > 1 {
-		c.crowd = crowdTime
-	}
-	c.waiting = c.batches[:n]
+	c.split(&c.waiting[0])
+	c.waiting = c.waiting[1:]
 	return nil
 }
 
 // split makes m the batch that is handed out.
 func (c *groConn) split(m *ipv4.Message) {
-	c.sender, _ = m.Addr.(*net.UDPAddr)
-	c.rest, c.segment, c.control = m.Buffers[0][:m.N], m.N, c.control[:0]
+	c.sender, c.rest, c.segment, c.control = m.Addr, m.Buffers[0][:m.N], m.N, c.control[:0]
 	for oob := m.OOB[:m.NN]; len(oob) > 0; {
 		hdr, body, rest, err := unix.ParseOneSocketControlMessage(oob)
 		if err != nil {
@@ -142,17 +119,4 @@ func (c *groConn) split(m *ipv4.Message) {
 		}
 		oob = rest
 	}
-}
-
-// addr is one *net.UDPAddr per sender rather than one per datagram.
-func (c *groConn) addr(from netip.AddrPort) *net.UDPAddr {
-	if a, ok := c.senders[from]; ok {
-		return a
-	}
-	if c.senders == nil || len(c.senders) >= maxSenders {
-		c.senders = make(map[netip.AddrPort]*net.UDPAddr)
-	}
-	a := net.UDPAddrFromAddrPort(netip.AddrPortFrom(from.Addr().Unmap(), from.Port()))
-	c.senders[from] = a
-	return a
 }

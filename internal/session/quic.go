@@ -59,26 +59,12 @@ func (s quicSession) refuseUniStreams(code uint64) {
 	}
 }
 
-// quicStream is a Stream on QUIC.
+// quicStream is a Stream on QUIC. Read and Write are the library's own, whose
+// errors [AsError] knows: a goroutine that waits in Read for days has a call
+// less on its stack.
 type quicStream struct {
 	*quic.Stream
 	conn *quic.Conn
-}
-
-func (s quicStream) Read(b []byte) (int, error) {
-	n, err := s.Stream.Read(b)
-	if err != nil {
-		err = quicError(err)
-	}
-	return n, err
-}
-
-func (s quicStream) Write(b []byte) (int, error) {
-	n, err := s.Stream.Write(b)
-	if err != nil {
-		err = quicError(err)
-	}
-	return n, err
 }
 
 func (s quicStream) LocalAddr() net.Addr  { return s.conn.LocalAddr() }
@@ -116,6 +102,15 @@ func (s quicStream) OnAbort(f func()) (stop func() bool) {
 // codeClosed is what STOP_SENDING carries when a stream is closed before its
 // end was read: alknet's CodeOK.
 const codeClosed = 0x616c6b00
+
+// AsError finds the [*Error] that err is or stands for: what a Stream's Read and
+// Write return on QUIC are the library's errors.
+func AsError(err error) (*Error, bool) {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e, true
+	}
+	return errors.AsType[*Error](quicError(err))
+}
 
 // quicError translates the library's errors into this package's.
 func quicError(err error) error {

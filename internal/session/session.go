@@ -2,7 +2,8 @@
 // carries them: QUIC, a multiplexer in TLS on TCP, one bare TLS connection, or
 // memory. Each has a file; what they share is the two interfaces here.
 //
-// Errors that a peer or the transport caused come back as [*Error]; timeouts
+// Errors that a peer or the transport caused come back as what [AsError] finds an
+// [*Error] in; timeouts
 // wrap [os.ErrDeadlineExceeded], a clean end is [io.EOF], and everything after
 // the end of a session wraps [net.ErrClosed].
 package session
