@@ -32,11 +32,11 @@ type connection struct {
 	ctx    context.Context // ends with the connection
 	stop   context.CancelCauseFunc
 	wg     sync.WaitGroup // everything that serves it
+	rights rights
 
 	mu         sync.Mutex
 	channels   int                  // guarded by mu; open, those that we opened included
 	sessions   int                  // guarded by mu
-	shells     int                  // guarded by mu; programs that ScopeShell has let run
 	listeners  map[string]*listener // guarded by mu; remote forwards
 	noSessions bool                 // guarded by mu; the client wants no more
 	draining   bool                 // guarded by mu
@@ -70,6 +70,9 @@ func (h *Handler) serveSSH(ctx, drained context.Context, stream net.Conn, l *log
 		nc.kill()
 	}
 	defer h.remove(c)
+	if l.conn != nil {
+		defer l.conn.OnIdentity(c.identityChanged)()
+	}
 	safe.Go(&c.wg, c.panicked, c.keepAlive)
 	safe.Go(&c.wg, c.panicked, func() { c.globalRequests(reqs) })
 	stopDrain := context.AfterFunc(drained, c.drain)
@@ -79,6 +82,7 @@ func (h *Handler) serveSSH(ctx, drained context.Context, stream net.Conn, l *log
 	stopDrain()
 	stop(net.ErrClosed)
 	c.closeListeners()
+	c.endRights()
 	c.wg.Wait()
 	h.log().LogAttrs(context.Background(), slog.LevelInfo, "ssh logout",
 		slog.String("addr", l.remote.String()), slog.Any("id", printable.Text(g.identity.ID)), since(c.since))
@@ -247,13 +251,13 @@ func (c *connection) refused(kind string, err error) {
 		slog.String("type", kind), slog.String("why", err.Error()))
 }
 
-// identity is who the peer is now: a Router may have changed what it may do.
+// identity is who the peer is now: a Router may have changed what it may do. It
+// is not to be changed.
 func (c *connection) identity() *alknet.Identity {
 	if c.login.conn == nil {
 		return &c.grant.identity
 	}
-	id := c.login.conn.Identity()
-	return &id
+	return c.login.conn.SharedIdentity()
 }
 
 // A counted channel knows how much went through it.
