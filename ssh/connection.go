@@ -75,6 +75,7 @@ func (h *Handler) serveSSH(ctx, drained context.Context, stream net.Conn, l *log
 	}
 	safe.Go(&c.wg, c.panicked, c.keepAlive)
 	safe.Go(&c.wg, c.panicked, func() { c.globalRequests(reqs) })
+	c.announceHostKeys()
 	stopDrain := context.AfterFunc(drained, c.drain)
 	for ch := range chans {
 		c.opened(ch)
@@ -209,14 +210,20 @@ func (c *connection) opened(ch xssh.NewChannel) {
 	})
 }
 
+// announceHostKeys tells the client which keys the host has, before a session
+// begins: a client does not wait for them when its session ends. Who came by an
+// alknet connection has the certificate.
+func (c *connection) announceHostKeys() {
+	if hk, err := c.h.hostKeys(); err == nil && c.login.conn == nil {
+		_, _, _ = c.sc.SendRequest(requestHostKeys, false, hk.announcement()) // the client may be gone
+	}
+}
+
 // globalRequests answers them in their order.
 func (c *connection) globalRequests(reqs <-chan *xssh.Request) {
 	hk, err := c.h.hostKeys()
 	if err != nil {
 		return
-	}
-	if c.login.conn == nil { // who came by an alknet connection has the certificate
-		_, _, _ = c.sc.SendRequest(requestHostKeys, false, hk.announcement())
 	}
 	for req := range reqs {
 		ok, payload := false, []byte(nil)

@@ -19,10 +19,10 @@ import (
 // A Node serves services on loopback, for a test that brings its own peers. It
 // can be killed and started again, with the same key at the same address.
 type Node struct {
-	Key      ed25519.PrivateKey
-	Logger   *slog.Logger     // to be set before Serve; nil: silent
-	Router   *alknet.Router   // of the node that runs
-	Endpoint *alknet.Endpoint // of the node that runs
+	Key      ed25519.PrivateKey // of the node
+	Logger   *slog.Logger       // to be set before Serve; nil: silent
+	Router   *alknet.Router     // of the node that runs
+	Endpoint *alknet.Endpoint   // of the node that runs
 
 	t        testing.TB
 	services []alknet.Service
