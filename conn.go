@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,8 +34,9 @@ type Conn struct {
 	// has ended and never before: whoever is given it need not watch it too.
 	ctx context.Context
 
-	mu      sync.Mutex
-	drained bool // guarded by mu; drainc is closed
+	mu       sync.Mutex
+	drained  bool                        // guarded by mu; drainc is closed
+	watchers map[*identityWatch]struct{} // guarded by mu
 
 	bytesIn, bytesOut atomic.Int64
 	streams           atomic.Int64
@@ -82,6 +85,38 @@ func (c *Conn) ALPN() string { return c.alpn }
 // Identity is who the other end is. On a Conn that a Router serves it may
 // change when the Router authenticates its peers again.
 func (c *Conn) Identity() Identity { return c.identity.Load().clone() }
+
+// An identityWatch is a function that hears of changes of the identity.
+type identityWatch struct{ f func() }
+
+// OnIdentity calls f each time that the Router has authenticated the peer again,
+// after Identity has changed and before [Router.Reauthenticate] returns, so that
+// what the peer may no longer have is ended. A peer that is no longer welcome
+// loses its scopes and resources with the connection. f must not wait. The returned function withdraws f, which may still be running.
+func (c *Conn) OnIdentity(f func()) (stop func()) {
+	w := &identityWatch{f}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.watchers == nil {
+		c.watchers = make(map[*identityWatch]struct{})
+	}
+	c.watchers[w] = struct{}{}
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		delete(c.watchers, w)
+	}
+}
+
+// tellIdentity calls who wants to hear that the identity has changed.
+func (c *Conn) tellIdentity() {
+	c.mu.Lock()
+	list := slices.Collect(maps.Keys(c.watchers))
+	c.mu.Unlock()
+	for _, w := range list {
+		w.f()
+	}
+}
 
 // SharedIdentity is Identity without the copy, for handlers that judge every
 // request. What it points to is never changed, by nobody: a new Identity is a

@@ -262,8 +262,11 @@ func (r *Router) rejudge(ctx context.Context, c *Conn, lc *liveConn) {
 		err = &Error{Code: CodeRevoked, Reason: "not authenticated again in time", Err: ctx.Err()}
 	}
 	if err != nil {
-		r.refuse(ctx, &admission{svc: lc.svc, id: c.Identity()}, refusedRevoked, c.RemoteAddr(), err)
-		_ = c.CloseWithError(err.Code, err.Reason) // the peer may be gone
+		id := c.Identity()
+		r.refuse(ctx, &admission{svc: lc.svc, id: id}, refusedRevoked, c.RemoteAddr(), err)
+		c.identity.Store(&Identity{ID: id.ID, Peer: id.Peer}) // what it began has no rights while it ends
+		_ = c.CloseWithError(err.Code, err.Reason)            // the peer may be gone
+		c.tellIdentity()
 	}
 }
 
@@ -276,6 +279,7 @@ func (r *Router) judge(ctx context.Context, c *Conn, lc *liveConn) *Error {
 	}
 	if err == nil {
 		c.identity.Store(&id)
+		c.tellIdentity()
 		return nil
 	}
 	if err.Code == CodeUnauthenticated || err.Code == CodeRefused {

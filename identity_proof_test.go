@@ -186,6 +186,45 @@ func TestRevokedPeerIsCutWithinASecond(t *testing.T) {
 	})
 }
 
+// Who watches a connection hears of each new identity, and of the end of all
+// rights of a peer that is no longer welcome.
+func TestOnIdentityHearsOfChanges(t *testing.T) {
+	eachNetwork(t, func(t *testing.T, over alknet.Transport) {
+		scopes, welcome := atomic.Pointer[[]string]{}, atomic.Bool{}
+		scopes.Store(&[]string{"a", "b"})
+		welcome.Store(true)
+		router := &alknet.Router{Authenticate: func(context.Context, tls.ConnectionState, string) (alknet.Identity, error) {
+			if !welcome.Load() {
+				return alknet.Identity{}, &alknet.Error{Code: alknet.CodeRevoked}
+			}
+			return alknet.Identity{ID: "alice", Scopes: *scopes.Load()}, nil
+		}}
+		served := make(chan *alknet.Conn, 1)
+		ended := make(chan struct{})
+		require.NoError(t, router.Register(alknet.Service{ALPN: testALPN, Over: over, Handler: alknet.HandlerFunc(func(ctx context.Context, c *alknet.Conn) error {
+			served <- c
+			<-ctx.Done()
+			close(ended)
+			return nil
+		})}))
+		_ = dial(t, client(t, nil), serve(t, router, nil), over)
+		c := <-served
+		var heard [][]string
+		stop := c.OnIdentity(func() { heard = append(heard, c.SharedIdentity().Scopes) })
+		withdrawn := c.OnIdentity(func() { t.Error("it was withdrawn") })
+		withdrawn()
+		scopes.Store(&[]string{"a"})
+		require.NoError(t, router.Reauthenticate(t.Context()))
+		require.Equal(t, [][]string{{"a"}}, heard, "before Reauthenticate returns")
+		welcome.Store(false)
+		require.NoError(t, router.Reauthenticate(t.Context()))
+		require.Equal(t, [][]string{{"a"}, nil}, heard)
+		require.Equal(t, "alice", c.Identity().ID, "for the log")
+		<-ended
+		stop()
+	})
+}
+
 func echoOnce(t testing.TB, s *alknet.Stream) {
 	_, err := s.Write([]byte("x"))
 	require.NoError(t, err)

@@ -64,7 +64,7 @@ func TestProcessRunsAsItsAccount(t *testing.T) {
 	ep, err := alknet.NewEndpoint(nil, nil, &alknet.Config{Key: key})
 	require.NoError(t, err)
 	defer ep.Close()
-	c, err := ssh.Dial(within(t), ep, n.addr(alknet.QUIC), &ssh.ClientConfig{User: "nobody", Agent: dial})
+	c, err := ssh.Dial(within(t), ep, n.Addr(alknet.QUIC), &ssh.ClientConfig{User: "nobody", Agent: dial})
 	require.NoError(t, err)
 	defer c.Close()
 	var out, errs bytes.Buffer
@@ -76,7 +76,7 @@ func TestProcessRunsAsItsAccount(t *testing.T) {
 	out.Reset()
 	require.NoError(t, c.Run(within(t), &ssh.Cmd{Line: "stat -c %U $(tty); test -w $(tty) && echo writable", Stdout: &out, PTY: &ssh.PTY{Term: "vt100"}}))
 	require.Equal(t, "nobody\r\nwritable\r\n", out.String())
-	other, err := ssh.Dial(within(t), ep, n.addr(alknet.QUIC), &ssh.ClientConfig{User: "root"})
+	other, err := ssh.Dial(within(t), ep, n.Addr(alknet.QUIC), &ssh.ClientConfig{User: "root"})
 	require.NoError(t, err)
 	defer other.Close()
 	var exit *ssh.ExitError

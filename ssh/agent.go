@@ -5,22 +5,28 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 
+	"github.com/alkdev/alknet"
 	"github.com/alkdev/alknet/internal/safe"
 )
 
 // requestAgent permits the agent to the program that will be started.
 func (s *session) requestAgent() bool {
-	s.agent = !s.started && s.c.h.AllowAgent && !s.c.grant.noAgent && slices.Contains(s.c.identity().Scopes, ScopeAgent)
+	s.agent = !s.started && s.c.h.AllowAgent && !s.c.grant.noAgent && mayAgent(s.c.identity())
 	return s.agent
+}
+
+// mayAgent reports whether id has ScopeAgent.
+func mayAgent(id *alknet.Identity) bool {
+	return alknet.AccessControl{RequiredScopes: []string{ScopeAgent}}.Check(id) == nil
 }
 
 // An agent is the socket behind which the client's agent is.
 type agent struct {
-	path string
-	dir  string
-	l    net.Listener
+	path    string
+	dir     string
+	l       net.Listener
+	release func() // of the right to it
 }
 
 // newAgent makes a socket that only the account can reach, for as long as the
@@ -42,15 +48,29 @@ func (s *session) newAgent(a *Account) (*agent, error) {
 		ag.close()
 		return nil, err
 	}
+	release, ok := s.c.hold(&right{holds: mayAgent, cut: ag.close})
+	if !ok {
+		ag.close()
+		return nil, errNoLonger
+	}
+	ag.release = release
 	s.goes(func() { s.serveAgent(ag.l) })
 	return ag, nil
 }
 
+// close ends the socket; connections to it have a right of their own. Twice is
+// harmless.
 func (ag *agent) close() {
 	if ag.l != nil {
 		_ = ag.l.Close() // it is given up
 	}
 	_ = os.RemoveAll(ag.dir) // what we made in it is all there is
+}
+
+// end ends it with the program.
+func (ag *agent) end() {
+	ag.release()
+	ag.close()
 }
 
 // serveAgent opens a channel to the client's agent for each connection.
@@ -67,6 +87,12 @@ func (s *session) serveAgent(l net.Listener) {
 		}
 		safe.Go(&s.c.wg, func(err error) { s.c.logPanic(err); _ = nc.Close() }, func() {
 			defer s.c.give(false)
+			release, ok := s.c.hold(&right{holds: mayAgent, cut: func() { _ = nc.Close() }}) // whoever uses it closes it again
+			if !ok {
+				_ = nc.Close() // it came too late
+				return
+			}
+			defer release()
 			ch, reqs, err := s.c.sc.OpenChannel(kind, nil)
 			if err != nil {
 				_ = nc.Close() // the client has no agent

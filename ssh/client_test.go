@@ -274,7 +274,7 @@ func TestAgentForwarding(t *testing.T) {
 		n.admit(key, "bob", tt.scopes...)
 		ep, err := alknet.NewEndpoint(nil, nil, &alknet.Config{Key: key})
 		require.NoError(t, err)
-		c, err := ssh.Dial(within(t), ep, n.addr(alknet.QUIC), &ssh.ClientConfig{Agent: dial})
+		c, err := ssh.Dial(within(t), ep, n.Addr(alknet.QUIC), &ssh.ClientConfig{Agent: dial})
 		require.NoError(t, err)
 		var out bytes.Buffer
 		err = c.Run(within(t), &ssh.Cmd{Line: "ssh-add -l; stat -c %a $SSH_AUTH_SOCK $(dirname $SSH_AUTH_SOCK); echo $SSH_AUTH_SOCK", Stdout: &out, Agent: true})
@@ -312,7 +312,7 @@ func TestNothingIsLeftOfCutSessions(t *testing.T) {
 	ep, err := alknet.NewEndpoint(nil, nil, &alknet.Config{Key: key})
 	require.NoError(t, err)
 	defer ep.Close()
-	conn, err := ep.Dial(within(t), n.addr(alknet.QUIC), ssh.ALPN)
+	conn, err := ep.Dial(within(t), n.Addr(alknet.QUIC), ssh.ALPN)
 	require.NoError(t, err)
 	defer conn.Close()
 	marker := fmt.Sprintf("98%06d", os.Getpid()%1000000)
@@ -400,7 +400,7 @@ func TestDrain(t *testing.T) {
 	_, err := io.ReadFull(r, buf)
 	require.NoError(t, err)
 	shut := make(chan error, 1)
-	go func() { shut <- n.router.Shutdown(within(t)) }()
+	go func() { shut <- n.Router.Shutdown(within(t)) }()
 	select {
 	case <-idle.Done():
 	case <-time.After(10 * time.Second):
@@ -416,27 +416,6 @@ func TestDrain(t *testing.T) {
 	require.NoError(t, feed.Close())
 	require.NoError(t, <-shut)
 	require.True(t, errors.Is(c.Run(within(t), &ssh.Cmd{Line: "true"}), net.ErrClosed))
-}
-
-// A peer that has lost its scope loses its shell.
-func TestLostScopeEndsTheShell(t *testing.T) {
-	n := newNode(t, nil)
-	c := n.client(alknet.QUIC, ssh.ScopeShell)
-	r, w := io.Pipe()
-	done := make(chan error, 1)
-	go func() { done <- c.Run(within(t), &ssh.Cmd{Line: "echo ready; sleep 1000", Stdout: w}) }()
-	_, err := io.ReadFull(r, make([]byte, len("ready\n")))
-	require.NoError(t, err)
-	n.mu.Lock()
-	for id, identity := range n.peers {
-		identity.Scopes = nil
-		n.peers[id] = identity
-	}
-	n.mu.Unlock()
-	require.NoError(t, n.router.Reauthenticate(within(t)))
-	require.ErrorIs(t, c.Run(within(t), &ssh.Cmd{Line: "true"}), ssh.ErrRefused)
-	require.NoError(t, n.h.Reauthenticate(within(t)))
-	require.ErrorIs(t, <-done, net.ErrClosed)
 }
 
 var _ forward.Link = (*ssh.Client)(nil)

@@ -32,11 +32,11 @@ type connection struct {
 	ctx    context.Context // ends with the connection
 	stop   context.CancelCauseFunc
 	wg     sync.WaitGroup // everything that serves it
+	rights rights
 
 	mu         sync.Mutex
 	channels   int                  // guarded by mu; open, those that we opened included
 	sessions   int                  // guarded by mu
-	shells     int                  // guarded by mu; programs that ScopeShell has let run
 	listeners  map[string]*listener // guarded by mu; remote forwards
 	noSessions bool                 // guarded by mu; the client wants no more
 	draining   bool                 // guarded by mu
@@ -70,8 +70,12 @@ func (h *Handler) serveSSH(ctx, drained context.Context, stream net.Conn, l *log
 		nc.kill()
 	}
 	defer h.remove(c)
+	if l.conn != nil {
+		defer l.conn.OnIdentity(c.identityChanged)()
+	}
 	safe.Go(&c.wg, c.panicked, c.keepAlive)
 	safe.Go(&c.wg, c.panicked, func() { c.globalRequests(reqs) })
+	c.announceHostKeys()
 	stopDrain := context.AfterFunc(drained, c.drain)
 	for ch := range chans {
 		c.opened(ch)
@@ -79,6 +83,7 @@ func (h *Handler) serveSSH(ctx, drained context.Context, stream net.Conn, l *log
 	stopDrain()
 	stop(net.ErrClosed)
 	c.closeListeners()
+	c.endRights()
 	c.wg.Wait()
 	h.log().LogAttrs(context.Background(), slog.LevelInfo, "ssh logout",
 		slog.String("addr", l.remote.String()), slog.Any("id", printable.Text(g.identity.ID)), since(c.since))
@@ -205,14 +210,20 @@ func (c *connection) opened(ch xssh.NewChannel) {
 	})
 }
 
+// announceHostKeys tells the client which keys the host has, before a session
+// begins: a client does not wait for them when its session ends. Who came by an
+// alknet connection has the certificate.
+func (c *connection) announceHostKeys() {
+	if hk, err := c.h.hostKeys(); err == nil && c.login.conn == nil {
+		_, _, _ = c.sc.SendRequest(requestHostKeys, false, hk.announcement()) // the client may be gone
+	}
+}
+
 // globalRequests answers them in their order.
 func (c *connection) globalRequests(reqs <-chan *xssh.Request) {
 	hk, err := c.h.hostKeys()
 	if err != nil {
 		return
-	}
-	if c.login.conn == nil { // who came by an alknet connection has the certificate
-		_, _, _ = c.sc.SendRequest(requestHostKeys, false, hk.announcement())
 	}
 	for req := range reqs {
 		ok, payload := false, []byte(nil)
@@ -247,13 +258,13 @@ func (c *connection) refused(kind string, err error) {
 		slog.String("type", kind), slog.String("why", err.Error()))
 }
 
-// identity is who the peer is now: a Router may have changed what it may do.
+// identity is who the peer is now: a Router may have changed what it may do. It
+// is not to be changed.
 func (c *connection) identity() *alknet.Identity {
 	if c.login.conn == nil {
 		return &c.grant.identity
 	}
-	id := c.login.conn.Identity()
-	return &id
+	return c.login.conn.SharedIdentity()
 }
 
 // A counted channel knows how much went through it.

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"os/exec"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -178,43 +180,55 @@ func (h *Handler) Shutdown(ctx context.Context) error {
 	}
 }
 
-// errNoLonger is why Reauthenticate ends a connection.
-var errNoLonger = errors.New("ssh: the login no longer holds")
+// errNoLonger is why Reauthenticate ends a connection, and what a client reads
+// whose right was lost before its program began.
+var errNoLonger = errors.New("ssh: no longer allowed")
 
-// Reauthenticate judges again who is connected. A login of a listener that no
-// longer holds, or would get other rights, after what Users reads has changed, is
-// cut. Peers of alknet connections are judged by their Router, which comes first:
-// here a connection is cut that runs a shell or a free command and has lost
-// ScopeShell. It returns when all are cut, or the error of ctx.
+// Reauthenticate judges again who is connected, after what Users reads or
+// Accounts answers has changed. A login of a listener that no longer holds, or
+// would get other rights, is cut. A peer of an alknet connection keeps the
+// connection and loses what it may no longer have: programs without ScopeShell or
+// under another account than they would have now, agents without ScopeAgent,
+// functions that were begun with a scope or resource that is lost, and, by the
+// Gate, forwards. All that is done by itself when the Router judges the peer
+// again: [alknet.Router.Reauthenticate]. It returns when all are cut, or the error
+// of ctx.
 func (h *Handler) Reauthenticate(ctx context.Context) error {
 	h.init()
 	h.epoch.Add(1) // a login under way is judged again when it is done
 	h.mu.Lock()
-	list := make([]*connection, 0, len(h.live))
-	for c := range h.live {
-		list = append(list, c)
-	}
+	list := slices.Collect(maps.Keys(h.live))
 	h.mu.Unlock()
+	slots := make(chan struct{}, maxJudged)
+	var wg sync.WaitGroup
+	defer wg.Wait()
 	for _, c := range list {
-		if err := ctx.Err(); err != nil {
-			return err
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
 		}
-		if !c.holds(ctx) {
-			c.end(errNoLonger)
-		}
+		safe.Go(&wg, c.panicked, func() {
+			defer func() { <-slots }()
+			if !c.holds(ctx) {
+				c.end(errNoLonger)
+			}
+			c.judgeRights(ctx)
+		})
 	}
 	return nil
 }
 
+// maxJudged is how many connections Reauthenticate judges at once.
+const maxJudged = 16
+
 // holds reports whether the login would succeed now, with the same rights.
 func (c *connection) holds(ctx context.Context) bool {
-	if c.login.conn == nil {
-		now, err := c.h.Users.judge(ctx, c.h, c.grant.proof)
-		return err == nil && now.equal(c.grant)
+	if c.login.conn != nil {
+		return true // its Router judges it
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.shells == 0 || mayShell(c.identity())
+	now, err := c.h.Users.judge(ctx, c.h, c.grant.proof)
+	return err == nil && now.equal(c.grant)
 }
 
 // add remembers a connection, unless the handler is shut down.

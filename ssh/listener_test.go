@@ -92,7 +92,7 @@ func line(t testing.TB, options string, key crypto.Signer, comment string) strin
 func (x *host) dial(user string, auth ...xssh.AuthMethod) (*xssh.Client, error) {
 	nc, err := net.DialTimeout("tcp", x.addr, 5*time.Second)
 	require.NoError(x.t, err)
-	_ = nc.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = nc.SetDeadline(time.Now().Add(time.Minute))
 	c, chans, reqs, err := xssh.NewClientConn(nc, x.addr, &xssh.ClientConfig{
 		User: user, Auth: auth, HostKeyCallback: xssh.FixedHostKey(signerOf(x.t, x.key).PublicKey()), Config: xssh.Config{},
 	})

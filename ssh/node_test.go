@@ -6,7 +6,6 @@ import (
 	"crypto"
 	"crypto/ed25519"
 	"crypto/rand"
-	"crypto/tls"
 	"encoding/hex"
 	"fmt"
 	"log/slog"
@@ -21,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/alkdev/alknet"
+	"github.com/alkdev/alknet/internal/handlertest"
 	"github.com/alkdev/alknet/internal/testenv"
 	"github.com/alkdev/alknet/ssh"
 	"github.com/alkdev/alknet/ssh/forward"
@@ -38,18 +38,13 @@ func newKey(t testing.TB) ed25519.PrivateKey {
 
 func peerOf(key crypto.Signer) alknet.PeerID { return alknet.PeerID(key.Public().(ed25519.PublicKey)) }
 
-// A node serves a Handler on QUIC and Mux on loopback.
+// A node serves a Handler on loopback.
 type node struct {
-	t      testing.TB
-	key    ed25519.PrivateKey
-	h      *ssh.Handler
-	ep     *alknet.Endpoint
-	router *alknet.Router
-	gate   *forward.Gate
-	log    *syncBuffer
-
-	mu    sync.Mutex
-	peers map[alknet.PeerID]alknet.Identity
+	*handlertest.Node
+	t    testing.TB
+	h    *ssh.Handler
+	gate *forward.Gate
+	log  *syncBuffer
 }
 
 // A syncBuffer is a log that is read while it is written.
@@ -70,29 +65,24 @@ func (b *syncBuffer) String() string {
 	return b.b.String()
 }
 
-// newNode starts a node; set changes its Handler before.
+// newNode starts a node on QUIC and Mux; set changes its Handler before.
 func newNode(t testing.TB, set func(*ssh.Handler)) *node {
 	t.Helper()
-	n := &node{t: t, key: newKey(t), peers: make(map[alknet.PeerID]alknet.Identity), gate: &forward.Gate{}, log: &syncBuffer{}}
-	logger := slog.New(slog.NewTextHandler(n.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	n.h = &ssh.Handler{Node: n.key, Accounts: testAccount, Gate: n.gate, Logger: logger}
+	return newNodeOver(t, 0, set)
+}
+
+// newNodeOver starts a node on transports.
+func newNodeOver(t testing.TB, over alknet.Transport, set func(*ssh.Handler)) *node {
+	t.Helper()
+	n := &node{Node: handlertest.NewNode(t), t: t, gate: &forward.Gate{}, log: &syncBuffer{}}
+	n.Logger = slog.New(slog.NewTextHandler(n.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	n.h = &ssh.Handler{Node: n.Key, Accounts: testAccount, Gate: n.gate, Logger: n.Logger}
 	if set != nil {
 		set(n.h)
 	}
-	var err error
-	n.ep, err = alknet.Listen(t.Context(), "127.0.0.1:0", &alknet.Config{Key: n.key})
-	require.NoError(t, err)
-	n.router = &alknet.Router{Authenticate: n.authenticate, Logger: logger}
-	require.NoError(t, n.router.Register(ssh.Service(n.h)))
-	served := make(chan error, 1)
-	go func() { served <- n.router.Serve(n.ep) }()
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		_ = n.router.Shutdown(ctx) // what a test left open is cut
-		require.NoError(t, n.ep.Close())
-		<-served
-	})
+	service := ssh.Service(n.h)
+	service.Over = over
+	n.Serve(service)
 	return n
 }
 
@@ -107,24 +97,9 @@ func testAccount(ctx context.Context, id *alknet.Identity, user string) (*ssh.Ac
 	return a, err
 }
 
-func (n *node) authenticate(_ context.Context, state tls.ConnectionState, _ string) (alknet.Identity, error) {
-	if len(state.PeerCertificates) == 0 {
-		return alknet.Identity{}, nil
-	}
-	key, ok := state.PeerCertificates[0].PublicKey.(ed25519.PublicKey)
-	if !ok {
-		return alknet.Identity{}, nil
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.peers[alknet.PeerID(key)], nil
-}
-
 // admit makes key a peer with scopes.
 func (n *node) admit(key ed25519.PrivateKey, name string, scopes ...string) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.peers[peerOf(key)] = alknet.Identity{ID: name, Scopes: scopes}
+	n.Admit(peerOf(key), alknet.Identity{ID: name, Scopes: scopes})
 }
 
 func (n *node) policy(text string) {
@@ -134,24 +109,23 @@ func (n *node) policy(text string) {
 	n.gate.SetPolicy(p)
 }
 
-func (n *node) addr(over alknet.Transport) alknet.Addr {
-	return alknet.Addr{HostPort: n.ep.Addr().HostPort, Peer: n.ep.ID(), Over: over}
-}
-
 // client is a connection of our own client, by a fresh peer with scopes.
 func (n *node) client(over alknet.Transport, scopes ...string) *ssh.Client {
 	n.t.Helper()
-	key := newKey(n.t)
-	n.admit(key, "bob", scopes...)
-	ep, err := alknet.NewEndpoint(nil, nil, &alknet.Config{Key: key})
-	require.NoError(n.t, err)
-	n.t.Cleanup(func() { _ = ep.Close() })
-	ctx, cancel := context.WithTimeout(n.t.Context(), 20*time.Second)
+	c, _ := n.clientOf(over, nil, scopes...)
+	return c
+}
+
+// clientOf is client, and the key of the peer.
+func (n *node) clientOf(over alknet.Transport, cfg *ssh.ClientConfig, scopes ...string) (*ssh.Client, alknet.PeerID) {
+	n.t.Helper()
+	ep := n.Peer(alknet.Identity{ID: "bob", Scopes: scopes})
+	ctx, cancel := context.WithTimeout(n.t.Context(), 30*time.Second)
 	defer cancel()
-	c, err := ssh.Dial(ctx, ep, n.addr(over), nil)
+	c, err := ssh.Dial(ctx, ep, n.Addr(over), cfg)
 	require.NoError(n.t, err)
 	n.t.Cleanup(func() { _ = c.Close() })
-	return c
+	return c, ep.ID()
 }
 
 var (
@@ -194,18 +168,18 @@ type stock struct {
 func (n *node) stock(over alknet.Transport, scopes ...string) *stock {
 	n.t.Helper()
 	program := bridge(n.t)
-	s := &stock{dir: n.t.TempDir(), key: newKey(n.t), id: n.ep.ID().String()}
+	s := &stock{dir: n.t.TempDir(), key: newKey(n.t), id: n.Endpoint.ID().String()}
 	n.admit(s.key, "bob", scopes...)
 	s.alknet = filepath.Join(s.dir, "alknet")
 	s.config = filepath.Join(s.dir, "config")
 	var config bytes.Buffer
-	require.NoError(n.t, ssh.WriteConfig(&config, s.alknet, map[string]alknet.PeerID{"node": n.ep.ID()}))
+	require.NoError(n.t, ssh.WriteConfig(&config, s.alknet, map[string]alknet.PeerID{"node": n.Endpoint.ID()}))
 	write := func(name string, text []byte, perm os.FileMode) {
 		require.NoError(n.t, os.WriteFile(filepath.Join(s.dir, name), text, perm))
 	}
 	write("alknet", program, 0o700)
 	write("key", []byte(hex.EncodeToString(s.key.Seed())), 0o600)
-	write("peers", fmt.Appendf(nil, "%v %s %v\n", n.ep.ID(), n.ep.Addr().HostPort, over), 0o600)
+	write("peers", fmt.Appendf(nil, "%v %s %v\n", n.Endpoint.ID(), n.Endpoint.Addr().HostPort, over), 0o600)
 	write("config", append(config.Bytes(), "Host *\n\tLogLevel ERROR\n"...), 0o600)
 	return s
 }

@@ -20,9 +20,11 @@ import (
 	"github.com/alkdev/alknet/ssh/tty"
 )
 
-// killDelay is how long a process may take to end after SIGHUP when its channel
-// is gone.
-const killDelay = 10 * time.Second
+// How long a process may take to end after SIGHUP.
+const (
+	killDelay = 10 * time.Second       // when its channel is gone
+	cutDelay  = 500 * time.Millisecond // when its peer may no longer have it
+)
 
 // process runs a line or a shell as the account that the peer has. It returns
 // when the output has been read to its end.
@@ -38,6 +40,11 @@ func (s *session) process(w wish, original string) tty.Exit {
 			s.c.h.log().Warn("ssh: an account is root: whoever has the scope " + ScopeShell + " has the machine")
 		})
 	}
+	release, ok := s.c.hold(&right{holds: mayShell, check: s.sameAccount(a), cut: s.cutOff})
+	if !ok {
+		return s.refuse(errNeedsShell)
+	}
+	defer release()
 	cmd := shell(a, w)
 	cmd.Env = s.environ(a, original)
 	if cmd.Dir = a.Home; !isDir(cmd.Dir) {
@@ -48,7 +55,7 @@ func (s *session) process(w wish, original string) tty.Exit {
 		if err != nil {
 			return s.refuse(errors.New("ssh: agent forwarding failed"))
 		}
-		defer ag.close()
+		defer ag.end()
 		cmd.Env = append(cmd.Env, "SSH_AUTH_SOCK="+ag.path)
 	}
 	if p := s.terminal(); p != nil {
@@ -189,7 +196,11 @@ func (s *session) hangUp(p runningThing) (ended func()) {
 		}
 		_ = p.Signal("HUP") // it may just have ended
 		_ = p.Signal("CONT")
-		t := time.NewTimer(killDelay)
+		delay := killDelay
+		if s.isCut() {
+			delay = cutDelay
+		}
+		t := time.NewTimer(delay)
 		defer t.Stop()
 		select {
 		case <-done:

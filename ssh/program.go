@@ -3,6 +3,7 @@ package ssh
 import (
 	"errors"
 	"io"
+	"maps"
 	"net"
 	"os/exec"
 	"slices"
@@ -51,20 +52,15 @@ func (s *session) choose(asked wish) (func() tty.Exit, error) {
 	if !mayShell(id) {
 		return nil, errNeedsShell
 	}
-	run := func() tty.Exit { return s.process(w, asked.text) }
 	switch {
 	case w == wish{kind: "exec"}:
-		run = func() tty.Exit { return tty.Exit{} } // and never a shell instead
+		return func() tty.Exit { return tty.Exit{} }, nil // and never a shell instead
 	case s.c.h.Session != nil:
-		run = func() tty.Exit { return s.function(w.text) }
+		return func() tty.Exit { return s.function(w.text) }, nil
 	case s.c.h.Accounts == nil:
 		return nil, errNoAccounts
 	}
-	return func() tty.Exit {
-		s.c.countShell(1)
-		defer s.c.countShell(-1)
-		return run()
-	}, nil
+	return func() tty.Exit { return s.process(w, asked.text) }, nil
 }
 
 // mayShell reports whether id has ScopeShell.
@@ -72,45 +68,80 @@ func mayShell(id *alknet.Identity) bool {
 	return alknet.AccessControl{RequiredScopes: []string{ScopeShell}}.Check(id) == nil
 }
 
-func (c *connection) countShell(n int) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.shells += n
+// asNow runs a function of the node by what the peer is now, and cuts it off when
+// the peer has lost something that the function may have decided by.
+func (s *session) asNow(need func(*alknet.Identity) bool, f func(id *alknet.Identity) int) tty.Exit {
+	was := s.c.identity()
+	id := *was // f may do with it what it likes
+	id.Scopes, id.Resources = slices.Clone(was.Scopes), maps.Clone(was.Resources)
+	for kind, entries := range id.Resources {
+		id.Resources[kind] = slices.Clone(entries)
+	}
+	release, ok := s.c.hold(&right{
+		holds: func(now *alknet.Identity) bool { return need(now) && stillHas(now, was) }, cut: s.cutOff,
+	})
+	if !ok {
+		return s.refuse(errNoLonger)
+	}
+	defer release()
+	return tty.Exit{Status: f(&id)}
 }
+
+// nothing is what a function needs that decides access itself.
+func nothing(*alknet.Identity) bool { return true }
 
 // subsystem serves one until it or the client is done.
 func (s *session) subsystem(serve SubsystemFunc) tty.Exit {
-	id := *s.c.identity()
-	if err := serve(s.ctx, &moving{s}, &id); err != nil {
-		return tty.Exit{Status: 1}
-	}
-	return tty.Exit{}
+	return s.asNow(nothing, func(id *alknet.Identity) int {
+		if err := serve(s.ctx, &moving{s}, id); err != nil {
+			return 1
+		}
+		return 0
+	})
 }
 
 // command runs a registered function.
 func (s *session) command(f CommandFunc, args []string, original string) tty.Exit {
-	id := *s.c.identity()
-	cmd := &exec.Cmd{
-		Path: args[0], Args: args, Env: s.environ(nil, original), Stdin: &moving{s}, Stdout: &moving{s}, Stderr: s.ch.Stderr(),
-	}
-	return tty.Exit{Status: f(s.ctx, &id, cmd)}
+	return s.asNow(nothing, func(id *alknet.Identity) int {
+		return f(s.ctx, id, &exec.Cmd{
+			Path: args[0], Args: args, Env: s.environ(nil, original), Stdin: &moving{s}, Stdout: &moving{s}, Stderr: s.ch.Stderr(),
+		})
+	})
 }
 
 // function runs Handler.Session.
 func (s *session) function(line string) tty.Exit {
-	return tty.Exit{Status: s.c.h.Session(s.ctx, &Session{
-		ReadWriter: &moving{s}, Stderr: s.ch.Stderr(), Identity: *s.c.identity(), User: s.c.sc.User(), Command: line,
-		Environ: slices.Clone(s.env), PTY: s.terminal(), Resizes: s.resizes, Signals: s.signals,
-	})}
+	return s.asNow(mayShell, func(id *alknet.Identity) int {
+		return s.c.h.Session(s.ctx, &Session{
+			ReadWriter: &moving{s}, Stderr: s.ch.Stderr(), Identity: *id, User: s.c.sc.User(), Command: line,
+			Environ: slices.Clone(s.env), PTY: s.terminal(), Resizes: s.resizes, Signals: s.signals,
+		})
+	})
 }
 
-// moving is the session's channel, noting that something moves.
+// moving is the session's channel, noting that something moves. Nothing does
+// after the session has ended, such as for a client that has lost a right and
+// keeps sending.
 type moving struct{ s *session }
 
-func (m *moving) Read(b []byte) (int, error)  { m.s.moved(); return m.s.ch.Read(b) }
-func (m *moving) Write(b []byte) (int, error) { m.s.moved(); return m.s.ch.Write(b) }
-func (m *moving) CloseWrite() error           { return m.s.ch.CloseWrite() }
-func (m *moving) Close() error                { return m.s.ch.Close() }
+func (m *moving) Read(b []byte) (int, error) {
+	m.s.moved()
+	n, err := m.s.ch.Read(b)
+	if m.s.ctx.Err() != nil {
+		return 0, net.ErrClosed
+	}
+	return n, err
+}
+
+func (m *moving) Write(b []byte) (int, error) {
+	m.s.moved()
+	if m.s.ctx.Err() != nil {
+		return 0, net.ErrClosed
+	}
+	return m.s.ch.Write(b)
+}
+func (m *moving) CloseWrite() error { return m.s.ch.CloseWrite() }
+func (m *moving) Close() error      { return m.s.ch.Close() }
 
 // The search paths of processes: the environment of the node reaches none.
 const (

@@ -65,7 +65,7 @@ type session struct {
 	c    *connection
 	ch   *counted
 	ctx  context.Context // ends with the channel
-	stop context.CancelFunc
+	stop context.CancelCauseFunc
 	wg   sync.WaitGroup // what runs in it
 	idle *time.Timer    // ends a session through which nothing moves; nil: none
 
@@ -102,11 +102,11 @@ func (c *connection) session(nch xssh.NewChannel) {
 	}
 	begun := time.Now()
 	s := &session{c: c, ch: &counted{Channel: ch}, resizes: make(chan tty.Size, 1), signals: make(chan string, 16), beginc: make(chan struct{})}
-	s.ctx, s.stop = context.WithCancel(c.ctx)
-	defer s.stop()
+	s.ctx, s.stop = context.WithCancelCause(c.ctx)
+	defer s.stop(nil)
 	if c.limits.SessionIdle > 0 {
 		s.idle = time.AfterFunc(c.limits.SessionIdle, func() {
-			s.stop() // what runs ends, whatever the client answers
+			s.stop(nil) // what runs ends, whatever the client answers
 			_ = ch.Close()
 		})
 		defer s.idle.Stop()
@@ -115,7 +115,7 @@ func (c *connection) session(nch xssh.NewChannel) {
 	defer unused.Stop()
 	s.goes(func() { _, _ = io.Copy(io.Discard, ch.Stderr()) }) // extended data of a client means nothing
 	defer func() {
-		s.stop()
+		s.stop(nil)
 		s.wg.Wait()
 		s.mu.Lock()
 		defer s.mu.Unlock()

@@ -14,7 +14,7 @@ import (
 	"github.com/alkdev/alknet/ssh"
 )
 
-var slowScripts = []string{"exit-status", "stderr-data", "yes-head", "dynamic-forward"}
+var slowScripts = []string{"exit-status", "stderr-data", "yes-head", "dynamic-forward", "cert-userkey"}
 
 // A group that ignores SIGHUP is killed after a while, all of it.
 func TestStubbornProcessGroupIsKilled(t *testing.T) {

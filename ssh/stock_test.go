@@ -47,8 +47,8 @@ func TestStockRefusesAnotherHost(t *testing.T) {
 	config, err := os.ReadFile(s.config)
 	require.NoError(t, err)
 	// The connection leads to b, and a is who was meant.
-	changed := strings.ReplaceAll(string(config), "HostKeyAlias "+s.id, "HostKeyAlias "+a.ep.ID().String())
-	changed = strings.ReplaceAll(changed, "known-hosts "+s.id, "known-hosts "+a.ep.ID().String())
+	changed := strings.ReplaceAll(string(config), "HostKeyAlias "+s.id, "HostKeyAlias "+a.Endpoint.ID().String())
+	changed = strings.ReplaceAll(changed, "known-hosts "+s.id, "known-hosts "+a.Endpoint.ID().String())
 	require.NoError(t, os.WriteFile(s.config, []byte(changed), 0o600))
 	_, errs, status := run(t, s.ssh(t, "node", "true"))
 	require.Equal(t, 255, status)

@@ -27,7 +27,7 @@ func NewMux(tc *tls.Conn, watch *WatchedConn, dialled bool, c MuxConfig) (Sessio
 	if dialled {
 		start = mux.Client
 	}
-	ms, err := start(tc, c)
+	ms, err := start(&gatheredTLS{tc, watch}, c)
 	if err != nil {
 		return nil, err
 	}

@@ -34,6 +34,8 @@ type WatchedConn struct {
 	mu   sync.Mutex
 	idle *time.Timer // guarded by mu
 	err  error       // guarded by mu; why it ended, if not by Close
+
+	gather gather // what is written and has not left
 }
 
 // Watch wraps nc. [WatchedConn.SetIdleTimeout] starts the watching.
@@ -81,6 +83,15 @@ func (w *WatchedConn) Read(b []byte) (int, error) {
 
 // Write counts as movement when it takes bytes.
 func (w *WatchedConn) Write(b []byte) (int, error) {
+	w.gather.mu.Lock()
+	defer w.gather.mu.Unlock()
+	if w.gather.buf == nil {
+		return w.write(b)
+	}
+	return w.gather.addLocked(w, b)
+}
+
+func (w *WatchedConn) write(b []byte) (int, error) {
 	n, err := w.Conn.Write(b)
 	if n > 0 {
 		w.moved.Store(int64(time.Since(w.start)))

@@ -1,6 +1,7 @@
 package forward
 
 import (
+	"context"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -8,20 +9,20 @@ import (
 	"github.com/alkdev/alknet"
 )
 
-// A flowConn is a connection that a policy may cut.
+// A flowConn is a connection that the Gate may cut.
 type flowConn struct {
 	net.Conn
 	release func()
 	wasCut  atomic.Bool
 }
 
-// errCut is what a connection says after a new policy has cut it.
-var errCut = &Error{Code: CodeDenied, Reason: "the policy has changed"}
+// errCut is what a connection says after the Gate has cut it.
+var errCut = &Error{Code: CodeDenied, Reason: "it is no longer allowed"}
 
 // track makes nc a flow, or closes it.
-func (g *Gate) track(id *alknet.Identity, q query, nc net.Conn) (net.Conn, error) {
+func (g *Gate) track(ctx context.Context, id *alknet.Identity, q query, nc net.Conn) (net.Conn, error) {
 	c := &flowConn{Conn: nc}
-	f := newFlow(id, q, c.cut)
+	f := newFlow(ctx, id, q, c.cut)
 	c.release = sync.OnceFunc(func() { g.release(f) })
 	if err := g.open(f); err != nil {
 		_ = nc.Close() // nobody has used it
@@ -72,7 +73,7 @@ func (c *flowConn) SetLinger(sec int) error {
 	return nil
 }
 
-// A flowListener is a listener that a policy may cut, with what it accepted.
+// A flowListener is a listener that the Gate may cut, with what it accepted.
 type flowListener struct {
 	net.Listener
 	close func() error // ends the listener, once

@@ -38,6 +38,12 @@ type Decision struct {
 // A Gate does what its policy allows: it resolves, judges each address and dials
 // that very address. The zero value denies everything. The fields are not to be
 // changed once it is used; all methods may be called concurrently.
+//
+// What it has opened is judged again when the policy changes and, where the
+// context of the request belongs to a connection of the peer
+// ([alknet.ConnFromContext]), when the peer's identity does: what is no longer
+// allowed is cut before [alknet.Router.Reauthenticate] returns. Of an identity
+// that does not come from the connection only its user knows when it changes.
 type Gate struct {
 	// Resolver looks names up, once each. Nil: net.DefaultResolver.
 	Resolver *net.Resolver
@@ -54,17 +60,10 @@ type Gate struct {
 	Logger *slog.Logger
 
 	mu     sync.Mutex
-	policy *Policy            // guarded by mu
-	flows  map[*flow]struct{} // guarded by mu
-	counts map[string]int     // guarded by mu; flows by identity
-}
-
-// A flow is what is open under a decision.
-type flow struct {
-	id  alknet.Identity
-	key string
-	q   query
-	cut func()
+	policy *Policy                  // guarded by mu
+	flows  map[*flow]struct{}       // guarded by mu
+	counts map[string]int           // guarded by mu; flows by identity
+	conns  map[*alknet.Conn]*holder // guarded by mu; whose peers have flows
 }
 
 func (g *Gate) log() *slog.Logger {
@@ -72,30 +71,6 @@ func (g *Gate) log() *slog.Logger {
 		return slog.New(slog.DiscardHandler)
 	}
 	return g.Logger
-}
-
-// SetPolicy replaces the policy, at any time. Flows and listeners that the new
-// one does not allow are cut before it returns, judged by the address that they
-// have; others are untouched. Nil denies everything.
-func (g *Gate) SetPolicy(p *Policy) {
-	var cut []*flow
-	g.mu.Lock()
-	g.policy = p
-	for f := range g.flows {
-		if !p.holds(f) {
-			cut = append(cut, f)
-		}
-	}
-	open := len(g.flows)
-	g.mu.Unlock()
-	for _, f := range cut {
-		f.cut()
-	}
-	rules := 0
-	if p != nil {
-		rules = len(p.Rules)
-	}
-	g.log().Info("forward policy", "rules", rules, "flows", open, "cut", len(cut))
 }
 
 // DialContext connects to address on network: "host:port" on tcp and udp, an
@@ -127,14 +102,14 @@ func (g *Gate) Listen(ctx context.Context, id *alknet.Identity, network, address
 
 // Admit judges a request that the caller fulfils itself, such as the use of a
 // published name, and counts it as a flow until release is called, once. cut is
-// called, at most once and from any goroutine, when a new policy no longer
-// allows it. The error is an *[Error].
+// called, at most once and from any goroutine, when a new policy or identity no
+// longer allows it; it must not wait. The error is an *[Error].
 func (g *Gate) Admit(ctx context.Context, id *alknet.Identity, op Op, name string, cut func()) (release func(), err error) {
 	q := query{op: op, network: "name", name: name}
 	if err := g.decide(ctx, id, q, name); err != nil {
 		return nil, err
 	}
-	f := newFlow(id, q, cut)
+	f := newFlow(ctx, id, q, cut)
 	if err := g.open(f); err != nil {
 		return nil, err
 	}
@@ -214,61 +189,6 @@ func decision(q query, asked string, v verdict) Decision {
 	return d
 }
 
-// newFlow is a flow that is not open yet.
-func newFlow(id *alknet.Identity, q query, cut func()) *flow {
-	f := &flow{id: *id, key: flowKey(id), q: q, cut: sync.OnceFunc(cut)}
-	f.q.ranges = nil
-	return f
-}
-
-// open counts a flow and remembers it for the next policy, which may cut it at
-// once. The policy may have changed since it was judged, so it is judged again.
-func (g *Gate) open(f *flow) error {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if v := g.policy.judge(&f.id, f.q); !v.allow {
-		return denied(v)
-	}
-	limit := cmp.Or(g.MaxFlows, defaultMaxFlows)
-	if limit > 0 && g.counts[f.key] >= limit {
-		return limitError("MaxFlows", limit)
-	}
-	if g.flows == nil {
-		g.flows = make(map[*flow]struct{})
-		g.counts = make(map[string]int)
-	}
-	g.flows[f] = struct{}{}
-	g.counts[f.key]++
-	return nil
-}
-
-func (g *Gate) release(f *flow) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if _, open := g.flows[f]; !open {
-		return
-	}
-	delete(g.flows, f)
-	if g.counts[f.key]--; g.counts[f.key] == 0 {
-		delete(g.counts, f.key)
-	}
-}
-
-// Flows is how many connections, listeners and names are open.
-func (g *Gate) Flows() int {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return len(g.flows)
-}
-
-// flowKey is whom a flow counts for.
-func flowKey(id *alknet.Identity) string {
-	if id.ID != "" {
-		return id.ID
-	}
-	return id.Peer.String()
-}
-
 // splitTarget reads "host:port" into q and returns the host.
 func splitTarget(q *query, address string) (string, error) {
 	host, service, err := net.SplitHostPort(address)
@@ -326,7 +246,7 @@ func (g *Gate) dialHost(ctx context.Context, id *alknet.Identity, network, addre
 		return nil, dialError(err)
 	}
 	q.addr = addrOf(nc.RemoteAddr())
-	return g.track(id, q, nc)
+	return g.track(ctx, id, q, nc)
 }
 
 // dialUnix dials a socket by its path without symbolic links.
@@ -347,7 +267,7 @@ func (g *Gate) dialUnix(ctx context.Context, id *alknet.Identity, address string
 	if derr != nil {
 		return nil, dialError(derr)
 	}
-	return g.track(id, q, nc)
+	return g.track(ctx, id, q, nc)
 }
 
 // resolvePath is the path of a socket without symbolic links. A path that is

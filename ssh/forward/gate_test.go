@@ -17,28 +17,8 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 
 	"github.com/alkdev/alknet"
+	"github.com/alkdev/alknet/internal/testenv"
 )
-
-// A server that echoes, and the policy text of its port.
-func echoServer(t *testing.T, network, address string) net.Listener {
-	t.Helper()
-	l, err := net.Listen(network, address)
-	require.NoError(t, err)
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				_, _ = io.Copy(c, c)
-				_ = c.Close()
-			}()
-		}
-	}()
-	t.Cleanup(func() { _ = l.Close() })
-	return l
-}
 
 func portOf(a net.Addr) string {
 	_, port, _ := net.SplitHostPort(a.String())
@@ -94,8 +74,8 @@ func answerDNS(in []byte, answer func(name string) []string) []byte {
 // S5: with a rule for names of the public internet no spelling of an address, no
 // answer of the resolver and no second look-up leads to a local one.
 func TestNoSpellingLeadsInside(t *testing.T) {
-	l := echoServer(t, "tcp", "127.0.0.1:0")
-	port := portOf(l.Addr())
+	l := testenv.Echo(t, "tcp", "127.0.0.1:0")
+	port := portOf(l)
 	var mu sync.Mutex
 	asked := 0
 	g := &Gate{Resolver: resolver(func(name string) []string {
@@ -154,15 +134,15 @@ func TestNoSpellingLeadsInside(t *testing.T) {
 
 // Of a name with an allowed and a forbidden address the allowed one is dialled.
 func TestOnlyAllowedAddressesOfANameAreDialled(t *testing.T) {
-	l := echoServer(t, "tcp", "127.0.0.2:0")
-	other := echoServer(t, "tcp", "127.0.0.3:"+portOf(l.Addr()))
+	l := testenv.Echo(t, "tcp", "127.0.0.2:0")
+	other := testenv.Echo(t, "tcp", "127.0.0.3:"+portOf(l))
 	g := &Gate{Resolver: resolver(func(string) []string { return []string{"127.0.0.3", "127.0.0.2"} })}
 	g.SetPolicy(mustPolicy(t, "allow * dial tcp *.test:* in 127.0.0.2/32"))
 	for range 5 {
-		nc, err := g.DialContext(t.Context(), bob, "tcp", "two.test:"+portOf(l.Addr()))
+		nc, err := g.DialContext(t.Context(), bob, "tcp", "two.test:"+portOf(l))
 		require.NoError(t, err)
-		require.Equal(t, l.Addr().String(), nc.RemoteAddr().String())
-		require.NotEqual(t, other.Addr().String(), nc.RemoteAddr().String())
+		require.Equal(t, l.String(), nc.RemoteAddr().String())
+		require.NotEqual(t, other.String(), nc.RemoteAddr().String())
 		require.NoError(t, nc.Close())
 	}
 }
@@ -180,12 +160,12 @@ func TestForbiddenNamesAreNotLookedUp(t *testing.T) {
 }
 
 func TestSetPolicyCutsWhatItForbids(t *testing.T) {
-	a, b := echoServer(t, "tcp", "127.0.0.1:0"), echoServer(t, "tcp", "127.0.0.1:0")
+	a, b := testenv.Echo(t, "tcp", "127.0.0.1:0"), testenv.Echo(t, "tcp", "127.0.0.1:0")
 	g := &Gate{}
 	g.SetPolicy(mustPolicy(t, "allow * dial tcp 127.0.0.1:*\nallow * listen tcp 127.0.0.1:*"))
-	stays, err := g.DialContext(t.Context(), bob, "tcp", a.Addr().String())
+	stays, err := g.DialContext(t.Context(), bob, "tcp", a.String())
 	require.NoError(t, err)
-	goes, err := g.DialContext(t.Context(), bob, "tcp", b.Addr().String())
+	goes, err := g.DialContext(t.Context(), bob, "tcp", b.String())
 	require.NoError(t, err)
 	l, err := g.Listen(t.Context(), bob, "tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -195,7 +175,7 @@ func TestSetPolicyCutsWhatItForbids(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 3, g.Flows())
 	cutAt := time.Now()
-	g.SetPolicy(mustPolicy(t, "allow * dial tcp 127.0.0.1:"+portOf(a.Addr())))
+	g.SetPolicy(mustPolicy(t, "allow * dial tcp 127.0.0.1:"+portOf(a)))
 	require.Less(t, time.Since(cutAt), time.Second)
 	for _, c := range []net.Conn{goes, in} {
 		_, err = c.Read(make([]byte, 1))
@@ -217,7 +197,7 @@ func TestSetPolicyCutsWhatItForbids(t *testing.T) {
 
 // Policies that change while flows begin and end leave nothing behind.
 func TestSetPolicyWhileFlowsBegin(t *testing.T) {
-	l := echoServer(t, "tcp", "127.0.0.1:0")
+	l := testenv.Echo(t, "tcp", "127.0.0.1:0")
 	g := &Gate{MaxFlows: -1}
 	on := mustPolicy(t, "allow * dial tcp 127.0.0.1:*\nallow * listen tcp 127.0.0.1:*\nallow * dial name x")
 	stop := make(chan struct{})
@@ -240,7 +220,7 @@ func TestSetPolicyWhileFlowsBegin(t *testing.T) {
 		go func() {
 			defer wg.Done()
 			for range 100 {
-				if nc, err := g.DialContext(context.Background(), bob, "tcp", l.Addr().String()); err == nil {
+				if nc, err := g.DialContext(context.Background(), bob, "tcp", l.String()); err == nil {
 					_ = nc.Close()
 				}
 				if nl, err := g.Listen(context.Background(), bob, "tcp", "127.0.0.1:0"); err == nil {
@@ -258,14 +238,14 @@ func TestSetPolicyWhileFlowsBegin(t *testing.T) {
 }
 
 func TestMaxFlows(t *testing.T) {
-	l := echoServer(t, "tcp", "127.0.0.1:0")
+	l := testenv.Echo(t, "tcp", "127.0.0.1:0")
 	alice := &alknet.Identity{ID: "alice", Scopes: bob.Scopes}
 	for _, limit := range []int{3, -1} {
 		g := &Gate{MaxFlows: limit}
 		g.SetPolicy(mustPolicy(t, "allow * dial tcp 127.0.0.1:*"))
 		var open []net.Conn
 		for i := range 5 {
-			nc, err := g.DialContext(t.Context(), bob, "tcp", l.Addr().String())
+			nc, err := g.DialContext(t.Context(), bob, "tcp", l.String())
 			if limit > 0 && i >= limit {
 				require.ErrorContains(t, err, "limit MaxFlows 3")
 				continue
@@ -273,7 +253,7 @@ func TestMaxFlows(t *testing.T) {
 			require.NoError(t, err)
 			open = append(open, nc)
 		}
-		nc, err := g.DialContext(t.Context(), alice, "tcp", l.Addr().String())
+		nc, err := g.DialContext(t.Context(), alice, "tcp", l.String())
 		require.NoError(t, err, "another identity has its own")
 		for _, c := range append(open, nc) {
 			require.NoError(t, c.Close())
@@ -322,8 +302,8 @@ func TestUnixSockets(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, os.Mkdir(filepath.Join(dir, "ok"), 0o700))
 	require.NoError(t, os.Mkdir(filepath.Join(dir, "no"), 0o700))
-	echoServer(t, "unix", filepath.Join(dir, "ok", "a.sock"))
-	echoServer(t, "unix", filepath.Join(dir, "no", "b.sock"))
+	testenv.Echo(t, "unix", filepath.Join(dir, "ok", "a.sock"))
+	testenv.Echo(t, "unix", filepath.Join(dir, "no", "b.sock"))
 	require.NoError(t, os.Symlink(filepath.Join(dir, "no", "b.sock"), filepath.Join(dir, "ok", "link.sock")))
 	require.NoError(t, os.Symlink(filepath.Join(dir, "no"), filepath.Join(dir, "ok", "sub")))
 	g := &Gate{}
@@ -365,7 +345,7 @@ func TestUnixSockets(t *testing.T) {
 }
 
 func TestExplainAndAuditSayTheSame(t *testing.T) {
-	l := echoServer(t, "tcp", "127.0.0.1:0")
+	l := testenv.Echo(t, "tcp", "127.0.0.1:0")
 	var told []Decision
 	g := &Gate{
 		Resolver: resolver(func(string) []string { return []string{"127.0.0.1", "10.0.0.1"} }),
@@ -375,7 +355,7 @@ func TestExplainAndAuditSayTheSame(t *testing.T) {
 		},
 	}
 	g.SetPolicy(mustPolicy(t, "deny * dial tcp *:25\nallow * dial tcp *.test:* in 127.0.0.0/8"))
-	target := "x.test:" + portOf(l.Addr())
+	target := "x.test:" + portOf(l)
 	list, err := g.Explain(t.Context(), bob, OpDial, "tcp", target)
 	require.NoError(t, err)
 	require.Len(t, list, 2)

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/alkdev/alknet/internal/testenv"
 )
 
 // A fakeLink is a link to this machine, which can be cut and refuse.
@@ -99,7 +101,7 @@ func testKeeperRetriesARefusedForward(t *testing.T) {
 }
 
 func TestKeeperKeepsThePortAndWaitsForTheLink(t *testing.T) {
-	target := echoServer(t, "tcp", "127.0.0.1:0")
+	target := testenv.Echo(t, "tcp", "127.0.0.1:0")
 	var mu sync.Mutex
 	var asked []string
 	var links []*fakeLink
@@ -113,8 +115,8 @@ func TestKeeperKeepsThePortAndWaitsForTheLink(t *testing.T) {
 			return l, nil
 		},
 		Forwards: []Forward{
-			{Remote: true, Network: "tcp", Listen: "127.0.0.1:0", TargetNetwork: "tcp", Target: target.Addr().String()},
-			{Network: "tcp", Listen: "127.0.0.1:47901", TargetNetwork: "tcp", Target: target.Addr().String()},
+			{Remote: true, Network: "tcp", Listen: "127.0.0.1:0", TargetNetwork: "tcp", Target: target.String()},
+			{Network: "tcp", Listen: "127.0.0.1:47901", TargetNetwork: "tcp", Target: target.String()},
 		},
 		OnState: func(isUp bool, err error) {
 			if isUp && err == nil {

@@ -50,7 +50,7 @@ func (g *Gate) listenTCP(ctx context.Context, id *alknet.Identity, address strin
 		return nil, dialError(err)
 	}
 	q.port = nl.Addr().(*net.TCPAddr).AddrPort().Port()
-	return g.trackListener(id, q, nl, nl.Close)
+	return g.trackListener(ctx, id, q, nl, nl.Close)
 }
 
 // family is the network that binds an address and nothing else.
@@ -149,7 +149,7 @@ func (g *Gate) listenUnix(ctx context.Context, id *alknet.Identity, address stri
 		return nil, dialError(berr)
 	}
 	nl.path = resolved
-	return g.trackListener(id, q, nl, func() error {
+	return g.trackListener(ctx, id, q, nl, func() error {
 		return errors.Join(nl.Listener.Close(), os.Remove(resolved))
 	})
 }
@@ -183,9 +183,9 @@ func bindSocket(path string) (*socketListener, error) {
 }
 
 // trackListener makes nl a flow, or closes it.
-func (g *Gate) trackListener(id *alknet.Identity, q query, nl net.Listener, end func() error) (net.Listener, error) {
+func (g *Gate) trackListener(ctx context.Context, id *alknet.Identity, q query, nl net.Listener, end func() error) (net.Listener, error) {
 	l := &flowListener{Listener: nl, conns: make(map[*flowConn]struct{})}
-	f := newFlow(id, q, l.cut)
+	f := newFlow(ctx, id, q, l.cut)
 	l.close = sync.OnceValue(func() error {
 		g.release(f)
 		return end()

@@ -121,17 +121,15 @@ func (p *Policy) judge(id *alknet.Identity, q query) verdict {
 	return verdict{why: "no rule allows it"}
 }
 
-// holds reports whether the policy allows what is open.
-func (p *Policy) holds(f *flow) bool {
-	if !p.judge(&f.id, f.q).allow {
-		return false
+// judgeFlow judges what is open, or about to be, for id.
+func (p *Policy) judgeFlow(id *alknet.Identity, f *flow) verdict {
+	v := p.judge(id, f.q)
+	if v.allow && f.q.other.IsValid() {
+		q := f.q
+		q.addr = q.other
+		v = p.judge(id, q)
 	}
-	if !f.q.other.IsValid() {
-		return true
-	}
-	q := f.q
-	q.addr = q.other
-	return p.judge(&f.id, q).allow
+	return v
 }
 
 // embedded judges the IPv4 addresses that hide in an IPv6 one: each must pass

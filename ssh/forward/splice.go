@@ -11,8 +11,9 @@ import (
 	"github.com/alkdev/alknet/internal/safe"
 )
 
-// bufferBytes is what is read at once in each direction of a Splice.
-const bufferBytes = 64 << 10
+// bufferBytes is what is read at once in each direction of a Splice: with the 12
+// bytes of its header it is one frame of Mux.
+const bufferBytes = 64<<10 - 12
 
 var buffers = sync.Pool{New: func() any { return new([bufferBytes]byte) }}
 

@@ -122,29 +122,8 @@ func dnsServer(t *testing.T) string {
 	return pc.LocalAddr().String()
 }
 
-// echoUDP echoes datagrams.
-func echoUDP(t *testing.T) string {
-	t.Helper()
-	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
-	require.NoError(t, err)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		buf := make([]byte, 4096)
-		for {
-			n, from, err := pc.ReadFrom(buf)
-			if err != nil {
-				return
-			}
-			_, _ = pc.WriteTo(buf[:n], from)
-		}
-	}()
-	t.Cleanup(func() { _ = pc.Close(); <-done })
-	return pc.LocalAddr().String()
-}
-
 func TestAssociationIsItsClients(t *testing.T) {
-	relay := associate(t, serve(t, &Server{UDP: true, Dial: udpDialer(echoUDP(t))}))
+	relay := associate(t, serve(t, &Server{UDP: true, Dial: udpDialer(testenv.Echo(t, "udp", "127.0.0.1:0").String())}))
 	send := func(from *net.UDPConn, frag byte, text string) {
 		d, err := statute.NewDatagram("x.test:7", []byte(text))
 		require.NoError(t, err)

@@ -199,13 +199,15 @@ func (r *request) hold(ctx context.Context, cut <-chan struct{}) (lost bool) {
 		_, err := io.Copy(io.Discard, r.s) // nothing may follow; the end is what matters
 		lost = err != nil                  // who takes a listener back ends the stream well
 	})
+	code := resetClosed
 	select {
 	case <-ended:
 	case <-ctx.Done():
 	case <-cut:
+		code = resetPolicy
 	case <-r.s.Conn().Draining():
 	}
-	r.s.Reset(resetClosed)
+	r.s.Reset(code)
 	<-ended
 	return lost
 }

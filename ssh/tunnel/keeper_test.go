@@ -2,9 +2,6 @@ package tunnel
 
 import (
 	"context"
-	"crypto/ed25519"
-	"crypto/rand"
-	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -22,66 +19,20 @@ import (
 	"github.com/alkdev/alknet/ssh/socks"
 )
 
-// A server is a node that can be killed and comes back at the same address.
-type server struct {
-	t      testing.TB
-	key    ed25519.PrivateKey
-	addr   string
-	gate   *forward.Gate
-	router *alknet.Router
-	ep     *alknet.Endpoint
-	done   chan struct{}
-}
-
-func newServer(t testing.TB, policy string) *server {
-	t.Helper()
-	_, key, err := ed25519.GenerateKey(rand.Reader)
-	require.NoError(t, err)
-	p, err := forward.ParsePolicy(policy)
-	require.NoError(t, err)
-	s := &server{t: t, key: key, addr: "127.0.0.1:0", gate: &forward.Gate{}}
-	s.gate.SetPolicy(p)
-	s.start()
-	t.Cleanup(func() { s.kill() })
-	return s
-}
-
-func (s *server) start() {
-	var err error
-	require.Eventually(s.t, func() bool {
-		s.ep, err = alknet.Listen(s.t.Context(), s.addr, &alknet.Config{Key: s.key})
-		return err == nil
-	}, 5*time.Second, 10*time.Millisecond)
-	s.addr = s.ep.Addr().HostPort
-	s.router = &alknet.Router{Authenticate: func(context.Context, tls.ConnectionState, string) (alknet.Identity, error) { return bob, nil }}
-	require.NoError(s.t, s.router.Register(Service(&Handler{Gate: s.gate})))
-	router, ep, done := s.router, s.ep, make(chan struct{})
-	s.done = done
-	go func() { defer close(done); _ = router.Serve(ep) }()
-}
-
-func (s *server) kill() {
-	_ = s.router.Close()
-	_ = s.ep.Close()
-	<-s.done
-}
-
 // The forwards are back within 2 s of the return of a server that was killed.
 func TestKeeperSurvivesKills(t *testing.T) {
-	target := echo(t, "tcp", "127.0.0.1:0")
-	s := newServer(t, "allow * dial tcp 127.0.0.1:*\nallow * listen tcp 127.0.0.1:1024-65535")
-	client, err := alknet.NewEndpoint(nil, nil, nil)
-	require.NoError(t, err)
-	defer client.Close()
+	target := testenv.Echo(t, "tcp", "127.0.0.1:0")
+	s := newRig(t, alknet.QUIC)
+	s.policy("allow * dial tcp 127.0.0.1:*\nallow * listen tcp 127.0.0.1:1024-65535")
+	client, to := s.Peer(bob), s.Addr(alknet.QUIC)
 	local, remote := freePort(t), freePort(t)
-	to := alknet.Addr{HostPort: s.addr, Peer: s.ep.ID(), Over: alknet.QUIC}
 	k := &forward.Keeper{
 		Connect: func(ctx context.Context) (forward.Link, error) {
 			return Dial(ctx, client, to)
 		},
 		Forwards: []forward.Forward{
-			{Network: "tcp", Listen: "127.0.0.1:" + local, TargetNetwork: "tcp", Target: target.Addr().String()},
-			{Remote: true, Network: "tcp", Listen: "127.0.0.1:" + remote, TargetNetwork: "tcp", Target: target.Addr().String()},
+			{Network: "tcp", Listen: "127.0.0.1:" + local, TargetNetwork: "tcp", Target: target.String()},
+			{Remote: true, Network: "tcp", Listen: "127.0.0.1:" + remote, TargetNetwork: "tcp", Target: target.String()},
 		},
 		MaxBackoff: time.Second,
 	}
@@ -106,8 +57,8 @@ func TestKeeperSurvivesKills(t *testing.T) {
 	}
 	require.Eventually(t, works, 5*time.Second, 5*time.Millisecond)
 	for i := range kills {
-		s.kill()
-		s.start()
+		s.Kill()
+		s.Start()
 		require.Eventually(t, works, 10*time.Second, 5*time.Millisecond, "kill %d", i) // a time of 2 s is not asserted here
 	}
 	cancel()
@@ -128,14 +79,12 @@ func TestSOCKSThroughTwoNodes(t *testing.T) {
 	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "hello") }))
 	defer web.Close()
 	_, port, _ := net.SplitHostPort(web.Listener.Addr().String())
-	s := newServer(t, "allow * dial tcp 127.0.0.1:"+port)
-	client, err := alknet.NewEndpoint(nil, nil, nil)
-	require.NoError(t, err)
-	defer client.Close()
+	s := newRig(t, alknet.QUIC, alknet.Mux)
+	s.policy("allow * dial tcp 127.0.0.1:" + port)
+	client := s.Peer(bob)
 	for _, over := range []alknet.Transport{alknet.QUIC, alknet.Mux} {
 		t.Run(strings.ToLower(over.String()), func(t *testing.T) {
-			c, err := Dial(t.Context(), client, alknet.Addr{HostPort: s.addr, Peer: s.ep.ID(), Over: over})
-			require.NoError(t, err)
+			c := s.dial(client, over)
 			front := &socks.Server{Dial: func(ctx context.Context, _, network, address string) (net.Conn, error) {
 				return c.DialContext(ctx, network, address)
 			}}

@@ -3,6 +3,7 @@ package tunnel
 import (
 	"context"
 	"io"
+	"maps"
 	"net"
 	"slices"
 	"strings"
@@ -37,7 +38,9 @@ type offer struct {
 	Published
 	conn  *alknet.Conn
 	id    uint32
-	until time.Time // kept until then; zero: it is offered
+	until time.Time              // kept until then; zero: it is offered
+	flows map[*nameFlow]struct{} // that use it
+	cut   bool                   // it is no longer allowed
 }
 
 // validName reports whether a name is [a-z0-9-]{1,63}.
@@ -94,22 +97,36 @@ func (n *names) end(o *offer, lost bool) {
 	delete(n.offer, o.Name)
 }
 
-// use returns the offer of a name and counts a flow of it; nil: there is none.
-func (n *names) use(name string) *offer {
+// use returns the offer of a name, for a flow until done; nil: there is none.
+func (n *names) use(name string, f *nameFlow) *offer {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	o := n.offer[name]
-	if o == nil || !o.until.IsZero() {
+	if o == nil || !o.until.IsZero() || o.cut {
 		return nil
 	}
-	o.Flows++
+	if o.flows == nil {
+		o.flows = make(map[*nameFlow]struct{})
+	}
+	o.flows[f] = struct{}{}
 	return o
 }
 
-func (n *names) done(o *offer) {
+func (n *names) done(o *offer, f *nameFlow) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	o.Flows--
+	delete(o.flows, f)
+}
+
+// cut ends the flows of an offer that is no longer allowed, and lets none begin.
+func (n *names) cut(o *offer) {
+	n.mu.Lock()
+	o.cut = true
+	list := slices.Collect(maps.Keys(o.flows))
+	n.mu.Unlock()
+	for _, f := range list {
+		f.cut()
+	}
 }
 
 // Published are the names that peers offer now, in order.
@@ -119,7 +136,9 @@ func (h *Handler) Published() []Published {
 	var list []Published
 	for _, o := range h.names.offer {
 		if o.until.IsZero() {
-			list = append(list, o.Published)
+			p := o.Published
+			p.Flows = len(o.flows)
+			list = append(list, p)
 		}
 	}
 	slices.SortFunc(list, func(a, b Published) int { return strings.Compare(a.Name, b.Name) })
@@ -135,14 +154,16 @@ func (r *request) publish(ctx context.Context) error {
 		return r.refuse(err)
 	}
 	defer r.give()
+	o := &offer{Published: Published{Name: r.header.address, Identity: *r.id, Since: time.Now()}, conn: r.s.Conn(), id: r.header.id}
 	cut := make(chan struct{})
-	release, err := r.h.Gate.Admit(ctx, r.id, forward.OpPublish, r.header.address, func() { close(cut) })
+	release, err := r.h.Gate.Admit(ctx, r.id, forward.OpPublish, o.Name, func() {
+		close(cut)
+		r.h.names.cut(o)
+	})
 	if err != nil {
 		return r.refuse(err)
 	}
 	defer release()
-	conn := r.s.Conn()
-	o := &offer{Published: Published{Name: r.header.address, Identity: *r.id, Since: time.Now()}, conn: conn, id: r.header.id}
 	if err := r.h.names.add(o); err != nil {
 		return r.refuse(err)
 	}
@@ -179,12 +200,12 @@ func (h *Handler) DialName(ctx context.Context, id *alknet.Identity, name string
 	if err != nil {
 		return nil, err
 	}
-	o := h.names.use(name)
+	o := h.names.use(name, f)
 	if o == nil {
 		release()
 		return nil, &forward.Error{Code: forward.CodeHostUnreachable, Reason: "no such name"}
 	}
-	f.release = sync.OnceFunc(func() { h.names.done(o); release() })
+	f.release = sync.OnceFunc(func() { h.names.done(o, f); release() })
 	ctx, cancel := context.WithTimeout(ctx, headerTimeout)
 	defer cancel()
 	s, err := openFlow(ctx, o.conn, header{kind: kindAccepted, network: networkNumber("name"), id: o.id, address: who(id)})
@@ -194,12 +215,12 @@ func (h *Handler) DialName(ctx context.Context, id *alknet.Identity, name string
 	}
 	if !f.set(s) {
 		f.release()
-		return nil, &forward.Error{Code: forward.CodeDenied, Reason: "the policy has changed"}
+		return nil, &forward.Error{Code: forward.CodeDenied, Reason: "it is no longer allowed"}
 	}
 	return f, nil
 }
 
-// A nameFlow is a stream to a publisher that a policy may cut.
+// A nameFlow is a stream to a publisher that may be cut.
 type nameFlow struct {
 	*alknet.Stream
 	release func()
@@ -208,7 +229,7 @@ type nameFlow struct {
 	dead bool // guarded by mu
 }
 
-// resetPolicy is the code of a flow that a new policy has cut.
+// resetPolicy is the code of what is no longer allowed.
 const resetPolicy alknet.ErrorCode = 2
 
 func (f *nameFlow) set(s *alknet.Stream) bool {
@@ -239,7 +260,7 @@ func (f *nameFlow) denied(err error) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.dead {
-		return &forward.Error{Code: forward.CodeDenied, Reason: "the policy has changed", Err: err}
+		return &forward.Error{Code: forward.CodeDenied, Reason: "it is no longer allowed", Err: err}
 	}
 	return err
 }

@@ -3,20 +3,19 @@ package tunnel
 import (
 	"bytes"
 	"context"
-	"crypto/ed25519"
-	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/alkdev/alknet"
+	"github.com/alkdev/alknet/internal/handlertest"
+	"github.com/alkdev/alknet/internal/testenv"
 	"github.com/alkdev/alknet/ssh/forward"
 )
 
@@ -24,11 +23,25 @@ var bob = alknet.Identity{ID: "bob", Scopes: []string{forward.ScopeDial, forward
 
 // A rig is a handler and clients of it over one carrier.
 type rig struct {
-	t    *testing.T
-	h    *Handler
-	over alknet.Transport // 0: Pipe
-	ep   *alknet.Endpoint
-	ids  sync.Map // PeerID → Identity
+	*handlertest.Node // nil over Pipe
+	t                 testing.TB
+	h                 *Handler
+	over              alknet.Transport // of clients; 0: Pipe
+}
+
+// newRig serves a handler on transports, of which the first is that of clients.
+func newRig(t testing.TB, over ...alknet.Transport) *rig {
+	r := &rig{t: t, h: &Handler{Gate: &forward.Gate{}}, over: over[0]}
+	if r.over == 0 {
+		return r
+	}
+	service := Service(r.h)
+	for _, o := range over {
+		service.Over |= o
+	}
+	r.Node = handlertest.NewNode(t)
+	r.Serve(service)
+	return r
 }
 
 // carriers runs f over Pipe, QUIC and Mux.
@@ -38,34 +51,8 @@ func carriers(t *testing.T, f func(t *testing.T, r *rig)) {
 		if over != 0 {
 			name = strings.ToLower(over.String())
 		}
-		t.Run(name, func(t *testing.T) {
-			r := &rig{t: t, h: &Handler{Gate: &forward.Gate{}}, over: over}
-			if over != 0 {
-				r.listen()
-			}
-			f(t, r)
-		})
+		t.Run(name, func(t *testing.T) { f(t, newRig(t, over)) })
 	}
-}
-
-func (r *rig) listen() {
-	var err error
-	r.ep, err = alknet.Listen(r.t.Context(), "127.0.0.1:0", nil)
-	require.NoError(r.t, err)
-	router := &alknet.Router{Authenticate: func(_ context.Context, state tls.ConnectionState, _ string) (alknet.Identity, error) {
-		id, _ := r.ids.Load(alknet.PeerID(state.PeerCertificates[0].PublicKey.(ed25519.PublicKey)))
-		return id.(alknet.Identity), nil
-	}}
-	require.NoError(r.t, router.Register(Service(r.h)))
-	done := make(chan struct{})
-	go func() { defer close(done); _ = router.Serve(r.ep) }()
-	r.t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		require.NoError(r.t, router.Shutdown(ctx))
-		require.NoError(r.t, r.ep.Close())
-		<-done
-	})
 }
 
 func (r *rig) policy(text string) {
@@ -90,34 +77,16 @@ func (r *rig) client(id alknet.Identity) *Client {
 		r.t.Cleanup(func() { _ = client.Close(); <-done })
 		return client
 	}
-	ep, err := alknet.NewEndpoint(nil, nil, nil)
-	require.NoError(r.t, err)
-	r.ids.Store(ep.ID(), id)
-	client, err := Dial(r.t.Context(), ep, alknet.Addr{HostPort: r.ep.Addr().HostPort, Peer: r.ep.ID(), Over: r.over})
-	require.NoError(r.t, err)
-	r.t.Cleanup(func() { _ = client.Close(); _ = ep.Close() })
-	return client
+	return r.dial(r.Peer(id), r.over)
 }
 
-// echo is a server that echoes, on tcp or unix.
-func echo(t *testing.T, network, address string) net.Listener {
-	t.Helper()
-	l, err := net.Listen(network, address)
-	require.NoError(t, err)
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				_, _ = io.Copy(c, c)
-				_ = c.Close()
-			}()
-		}
-	}()
-	t.Cleanup(func() { _ = l.Close() })
-	return l
+// dial connects as a peer over one transport.
+func (r *rig) dial(ep *alknet.Endpoint, over alknet.Transport) *Client {
+	r.t.Helper()
+	client, err := Dial(r.t.Context(), ep, r.Addr(over))
+	require.NoError(r.t, err)
+	r.t.Cleanup(func() { _ = client.Close() })
+	return client
 }
 
 // wantEcho writes, ends the direction, and reads the same.
@@ -136,12 +105,12 @@ func wantEcho(t *testing.T, c net.Conn) {
 
 func TestDialTCPAndUnix(t *testing.T) {
 	carriers(t, func(t *testing.T, r *rig) {
-		tcp, path := echo(t, "tcp", "127.0.0.1:0"), filepath.Join(t.TempDir(), "s")
-		echo(t, "unix", path)
+		tcp, path := testenv.Echo(t, "tcp", "127.0.0.1:0"), filepath.Join(t.TempDir(), "s")
+		testenv.Echo(t, "unix", path)
 		r.policy("allow * dial tcp *:* in 127.0.0.0/8\nallow * dial unix " + path)
 		c := r.client(bob)
 		for range 3 {
-			nc, err := c.DialContext(t.Context(), "tcp", tcp.Addr().String())
+			nc, err := c.DialContext(t.Context(), "tcp", tcp.String())
 			require.NoError(t, err)
 			wantEcho(t, nc)
 		}
@@ -321,23 +290,9 @@ func TestNameIsReservedAfterALostConnection(t *testing.T) {
 
 func TestUDP(t *testing.T) {
 	carriers(t, func(t *testing.T, r *rig) {
-		pc, err := net.ListenPacket("udp", "127.0.0.1:0")
-		require.NoError(t, err)
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			buf := make([]byte, 70000)
-			for {
-				n, from, err := pc.ReadFrom(buf)
-				if err != nil {
-					return
-				}
-				_, _ = pc.WriteTo(buf[:n], from)
-			}
-		}()
-		defer func() { _ = pc.Close(); <-done }()
+		target := testenv.Echo(t, "udp", "127.0.0.1:0")
 		r.policy("allow * dial udp 127.0.0.1:*")
-		nc, err := r.client(bob).DialContext(t.Context(), "udp", pc.LocalAddr().String())
+		nc, err := r.client(bob).DialContext(t.Context(), "udp", target.String())
 		require.NoError(t, err)
 		buf := make([]byte, 70000)
 		for _, size := range []int{0, 1, 1200, 9000, 60000} {
@@ -355,9 +310,9 @@ func TestUDP(t *testing.T) {
 
 func TestPolicyCutsAFlowWithItsCode(t *testing.T) {
 	carriers(t, func(t *testing.T, r *rig) {
-		l := echo(t, "tcp", "127.0.0.1:0")
+		l := testenv.Echo(t, "tcp", "127.0.0.1:0")
 		r.policy("allow * dial tcp 127.0.0.1:*")
-		nc, err := r.client(bob).DialContext(t.Context(), "tcp", l.Addr().String())
+		nc, err := r.client(bob).DialContext(t.Context(), "tcp", l.String())
 		require.NoError(t, err)
 		r.policy("allow * dial tcp 10.0.0.1:*")
 		_, err = io.ReadAll(nc)

@@ -1,7 +1,8 @@
 // Sshd takes the place of sshd(8) in OpenSSH's own regression tests: "-t -f
 // CONFIG" checks, "-i -f CONFIG" serves one connection on standard input and
 // output, "-f CONFIG" listens in the background. Of the configuration it takes
-// Port, PidFile, HostKey, AuthorizedKeysFile, AcceptEnv and Subsystem sftp.
+// Port, PidFile, HostKey, AuthorizedKeysFile, TrustedUserCAKeys,
+// AuthorizedPrincipalsFile, RevokedKeys, AcceptEnv and Subsystem sftp.
 package main
 
 import (
@@ -36,9 +37,10 @@ allow * dial unix *
 allow * listen unix *`
 
 type config struct {
-	port, pidFile, keys, sftp string
-	hostKeys                  []crypto.Signer
-	env                       []string
+	port, pidFile, keys, sftp        string
+	authorities, principals, revoked string // files; "": none
+	hostKeys                         []crypto.Signer
+	env                              []string
 }
 
 func main() {
@@ -68,6 +70,8 @@ func parse(file string) *config {
 	must(err)
 	defer f.Close()
 	c := &config{}
+	u, err := user.Current()
+	must(err)
 	for scan := bufio.NewScanner(f); scan.Scan(); {
 		words := strings.Fields(strings.ReplaceAll(scan.Text(), "=", " "))
 		if len(words) < 2 {
@@ -79,9 +83,13 @@ func parse(file string) *config {
 		case "pidfile":
 			c.pidFile = words[1]
 		case "authorizedkeysfile":
-			u, err := user.Current()
-			must(err)
 			c.keys = strings.ReplaceAll(words[1], "%u", u.Username)
+		case "trustedusercakeys":
+			c.authorities = words[1]
+		case "authorizedprincipalsfile":
+			c.principals = strings.ReplaceAll(words[1], "%u", u.Username)
+		case "revokedkeys":
+			c.revoked = words[1]
 		case "acceptenv":
 			c.env = append(c.env, words[1:]...)
 		case "subsystem":
@@ -112,7 +120,8 @@ func (c *config) handler() *ssh.Handler {
 	return &ssh.Handler{
 		HostKeys: c.hostKeys, Accounts: ssh.OwnAccount, Gate: gate, Environ: c.env, AllowAgent: true,
 		Users: &ssh.Users{
-			AuthorizedKeys: func() ([]byte, error) { return os.ReadFile(c.keys) },
+			AuthorizedKeys: c.authorizedKeys,
+			Revoked:        c.revokedKeys,
 			Identity: func(_ context.Context, name string) (alknet.Identity, error) {
 				return alknet.Identity{ID: "user", Scopes: []string{ssh.ScopeShell, ssh.ScopeAgent, forward.ScopeDial, forward.ScopeListen}}, nil
 			},
@@ -120,6 +129,49 @@ func (c *config) handler() *ssh.Handler {
 		Subsystems: map[string]ssh.SubsystemFunc{"sftp": c.serveSFTP},
 		Limits:     ssh.Limits{MaxPenalty: -1, MaxStartupsPerAddr: -1, MaxChannels: -1},
 	}
+}
+
+// authorizedKeys are the lines of the file, and one for each authority and each
+// of the principals that it may name.
+func (c *config) authorizedKeys() ([]byte, error) {
+	text, err := os.ReadFile(c.keys)
+	if os.IsNotExist(err) {
+		text, err = nil, nil
+	}
+	if err != nil || c.authorities == "" {
+		return text, err
+	}
+	authorities, err := os.ReadFile(c.authorities)
+	if err != nil {
+		return nil, err
+	}
+	options := []string{"cert-authority "}
+	if c.principals != "" {
+		list, _ := os.ReadFile(c.principals) // without it nobody is named
+		options = nil
+		for l := range strings.Lines(string(list)) {
+			if l = strings.TrimSpace(l); l == "" {
+				continue
+			}
+			i := strings.LastIndexByte(l, ' ') + 1
+			o := "cert-authority,principals=\"" + l[i:] + "\""
+			if i > 0 {
+				o += "," + strings.TrimSpace(l[:i])
+			}
+			options = append(options, o+" ")
+		}
+	}
+	for _, o := range options {
+		text = append(append(text, '\n'), o+string(authorities)...)
+	}
+	return text, nil
+}
+
+func (c *config) revokedKeys() ([]byte, error) {
+	if c.revoked == "" {
+		return nil, nil
+	}
+	return os.ReadFile(c.revoked)
 }
 
 func (c *config) serveSFTP(ctx context.Context, rw io.ReadWriteCloser, _ *alknet.Identity) error {
