@@ -106,7 +106,8 @@ func (e *Error) fromCall(ce *call.Error) {
 		e.Message = ce.Code
 	}
 	var details struct {
-		Limit string `json:"limit"`
+		Limit  string `json:"limit"`
+		Closed string `json:"closed"`
 	}
 	if json.Unmarshal(ce.Details, &details) == nil {
 		e.Limit = details.Limit
@@ -126,16 +127,44 @@ func (e *Error) fromCall(ce *call.Error) {
 			if exit, ok := closeCodes[ae.Code]; ok {
 				e.Exit, e.Code, e.Message = exit, words[exit], "the peer said "+ae.Code.String()+": "+printable.Quote(ae.Reason)
 			}
+		} else if refusing(details.Closed) {
+			e.Exit, e.Code, e.Message = Denied, words[Denied], trim(ce)
 		}
 	case codes.DataLoss:
 		e.Exit = Integrity
 	case codes.Cancelled:
 		e.Exit = Interrupted
+	case "UNKNOWN_PEER": // of the node's own operations, and as those of a few lines above
+		e.Exit = Unknown
+	case "PASSPHRASE":
+		e.Exit = Passphrase
+	case "FAILED":
+		e.Exit = Failed
 	case codes.InvalidInput, codes.InvalidRequest:
 		e.Exit = Usage
 	default:
 		e.Exit = Remote
 	}
+}
+
+// Refusal is the word for a code with which a peer ends the connection of somebody
+// whom it does not, or no longer, admit; empty for any other. A node that hands on a
+// call which ended so puts it into details.closed.
+func Refusal(code alknet.ErrorCode) string {
+	if closeCodes[code] != Denied {
+		return ""
+	}
+	return code.String()
+}
+
+// refusing reports whether a word is one of Refusal's.
+func refusing(word string) bool {
+	for code := range closeCodes {
+		if word != "" && Refusal(code) == word {
+			return true
+		}
+	}
+	return false
 }
 
 // trim is the message of a call's error, quoted where a peer wrote it.

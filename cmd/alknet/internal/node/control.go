@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"net"
 	"os"
@@ -11,7 +12,9 @@ import (
 
 	"github.com/alkdev/alknet"
 	"github.com/alkdev/alknet/call"
+	"github.com/alkdev/alknet/call/codes"
 	"github.com/alkdev/alknet/cmd/alknet/internal/config"
+	"github.com/alkdev/alknet/cmd/alknet/internal/fault"
 	"github.com/alkdev/alknet/internal/durable"
 )
 
@@ -65,7 +68,7 @@ func (n *Node) startControl() error {
 		return err
 	}
 	c := &control{endpoint: ep, path: path}
-	c.handler = &call.Handler{Registry: &reg, Sources: append([]call.Source{n.registry}, n.graph.operatorSources()...), Logger: n.log}
+	c.handler = &call.Handler{Registry: &reg, Sources: append([]call.Source{n.registry}, n.graph.operatorSources()...), Middleware: []call.Middleware{sayRefusals}, Logger: n.log}
 	c.router = &alknet.Router{Authenticate: n.authenticateLocal, Logger: n.log}
 	c.router.Limits = alknet.Limits{MaxConnsPerPeer: -1, MaxHandshakesPerAddr: -1}
 	if err := c.router.Register(call.Service(c.handler)); err != nil {
@@ -100,6 +103,28 @@ func (n *Node) local() alknet.Identity {
 	slices.Sort(id.Scopes)
 	id.Scopes = slices.Compact(id.Scopes)
 	return id
+}
+
+// sayRefusals tells the operator why a peer ended the connection over which the node
+// handed a call on: refused, it is not worth trying again.
+func sayRefusals(_ *call.Operation, next call.HandlerFunc) call.HandlerFunc {
+	return func(ctx context.Context, s *call.Stream) error { return refusal(next(ctx, s)) }
+}
+
+// refusal puts what a peer's close says into the error of a call.
+func refusal(err error) error {
+	ce, ok := errors.AsType[*call.Error](err)
+	if !ok || ce.Code != codes.Unavailable {
+		return err
+	}
+	ae, ok := errors.AsType[*alknet.Error](ce.Err)
+	if !ok || !ae.Remote || fault.Refusal(ae.Code) == "" {
+		return err
+	}
+	e := *ce
+	e.Message = "the peer said " + ae.Code.String() + ": " + ae.Reason // whoever prints it quotes it
+	e.Details = json.RawMessage(`{"closed":"` + fault.Refusal(ae.Code) + `"}`)
+	return &e
 }
 
 // close ends the socket; what runs on it has a second to answer.
