@@ -32,6 +32,7 @@ func TestScript(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"code":      code,
 			"ready":     ready,
+			"until":     until,
 			"web":       web,
 			"replace":   replace,
 			"fetch":     fetch,
@@ -84,8 +85,28 @@ func ready(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: ready DIR")
 	}
-	ts.Check(ts.Exec("alknet", "--dir", args[0], "--timeout", "20s", "status", "--wait", "ready"))
+	ts.Check(ts.Exec("alknet", "--dir", args[0], "--timeout", patience.String(), "status", "--wait", "ready"))
 }
+
+// until runs a line of sh until it succeeds: until LINE.
+func until(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: until LINE")
+	}
+	end := time.Now().Add(patience)
+	for tick := time.NewTicker(50 * time.Millisecond); ; <-tick.C {
+		if ts.Exec("sh", "-c", args[0]) == nil {
+			return
+		}
+		if time.Now().After(end) {
+			ts.Fatalf("not within %v: %s", patience, args[0])
+		}
+	}
+}
+
+// patience is how long a story waits for something that has to come; it ends with
+// that, and is only so long where something is wrong.
+const patience = 2 * time.Minute
 
 // web starts a web server on loopback and puts its address into a variable:
 // web ADDR TEXT.
@@ -122,7 +143,7 @@ func fetch(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: fetch URL TEXT [PROXY]")
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	var last string
 	for tick := time.NewTicker(50 * time.Millisecond); ; <-tick.C {

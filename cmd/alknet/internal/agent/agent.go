@@ -29,9 +29,9 @@ type Client struct {
 // Connect connects to the socket. Without a node it is a *fault.Error with exit
 // status Unreachable.
 func Connect(ctx context.Context, socket string) (*Client, error) {
-	id, err := node.ControlID(socket)
+	id, key, err := node.ControlID(socket)
 	if errors.Is(err, iofs.ErrNotExist) {
-		return nil, notRunning(socket, err)
+		return nil, notRunning(ctx, socket, err)
 	}
 	if err != nil {
 		return nil, err
@@ -42,20 +42,24 @@ func Connect(ctx context.Context, socket string) (*Client, error) {
 		if errors.Is(err, iofs.ErrPermission) {
 			return nil, err
 		}
-		return nil, notRunning(socket, err)
+		return nil, notRunning(ctx, socket, err)
 	}
 	ep, err := alknet.NewEndpoint(nil, nil, &alknet.Config{Anonymous: true}) // the socket says who we are
 	if err != nil {
 		return nil, errors.Join(err, nc.Close())
 	}
-	conn, err := ep.DialConn(ctx, nc, alknet.Addr{Peer: id, Over: alknet.Raw}, call.ALPN)
+	conn, err := ep.DialConn(ctx, nc, alknet.Addr{Peer: key, Over: alknet.Raw}, call.ALPN)
 	if err != nil {
-		return nil, errors.Join(notRunning(socket, err), ep.Close())
+		return nil, errors.Join(notRunning(ctx, socket, err), ep.Close())
 	}
 	return &Client{Client: call.NewClient(conn, nil), endpoint: ep, id: id}, nil
 }
 
-func notRunning(socket string, err error) error {
+// notRunning is why a socket does not answer, unless our time was over.
+func notRunning(ctx context.Context, socket string, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	return &fault.Error{Exit: fault.Unreachable, Code: "not_running", Message: "no node runs here (" + socket + ")", Hint: "alknet serve", Err: err}
 }
 

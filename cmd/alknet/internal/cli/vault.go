@@ -47,6 +47,8 @@ func (a *app) vaultCommand() *cobra.Command {
 	encrypt := cmd("encrypt NAME", "Encrypt standard input for this vault; nothing is stored", 1, 1, func(ctx context.Context, args []string) error { return a.vaultEncrypt(ctx, args[0], purpose) })
 	decrypt := cmd("decrypt", "Decrypt what encrypt printed", 0, 0, a.vaultDecrypt)
 	child := cmd("child N DIR", "Make the vault of a device or worker, derived from this one, with a passphrase of its own", 2, 2, a.vaultChild)
+	unlock := cmd("unlock", "Unlock the vault of the running node again", 0, 0, a.vaultUnlock)
+	lock := cmd("lock", "Have the running node forget its keys: nobody can connect until vault unlock", 0, 0, a.vaultLock)
 	for _, c := range []*cobra.Command{put, get, run, encrypt} {
 		c.Flags().StringVar(&purpose, "purpose", "secret", "what the secret is for; the same at put and get")
 	}
@@ -54,7 +56,7 @@ func (a *app) vaultCommand() *cobra.Command {
 	password.Flags().Uint32Var(&counter, "counter", 1, "one more gives a new password")
 	password.Flags().IntVar(&length, "length", 0, "8 to 64; 0 is 20")
 	password.Flags().StringVar(&classes, "classes", "", "kinds of characters: a, A, 1, !")
-	return a.group("vault", "Use the node's secrets", status, check, seal, unseal, rotate, put, get, list, rm, run, password, encrypt, decrypt, child)
+	return a.group("vault", "Use the node's secrets", status, unlock, lock, check, seal, unseal, rotate, put, get, list, rm, run, password, encrypt, decrypt, child)
 }
 
 func (a *app) vaultStatus(context.Context, []string) error {

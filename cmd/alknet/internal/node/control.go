@@ -2,12 +2,18 @@ package node
 
 import (
 	"context"
+	"crypto/ed25519"
+	"crypto/rand"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/alkdev/alknet"
@@ -55,15 +61,21 @@ func (n *Node) startControl() error {
 	if err := os.Chmod(path, 0o600); err != nil {
 		return errors.Join(err, l.Close())
 	}
+	// The socket has a key of its own: it answers while the vault is locked.
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return errors.Join(err, l.Close())
+	}
+	own := alknet.PeerID(key.Public().(ed25519.PublicKey))
 	dir, err := os.OpenRoot(n.places.Runtime)
 	if err != nil {
 		return errors.Join(err, l.Close())
 	}
 	defer dir.Close()
-	if err := durable.WriteFile(dir, IDFile("control.sock"), []byte(n.id.String()+"\n"), 0o600); err != nil {
+	if err := durable.WriteFile(dir, filepath.Base(IDFile(path)), []byte(n.id.String()+"\n"+own.String()+"\n"), 0o600); err != nil {
 		return errors.Join(err, l.Close())
 	}
-	ep, err := alknet.NewEndpoint(nil, &ownListener{UnixListener: l, log: n.log}, &alknet.Config{Key: n.signer})
+	ep, err := alknet.NewEndpoint(nil, &ownListener{UnixListener: l, log: n.log}, &alknet.Config{Key: key})
 	if err != nil {
 		return err
 	}
@@ -139,28 +151,34 @@ func (c *control) close() {
 	_ = os.Remove(IDFile(c.path))
 }
 
-// ControlID reads the id of the node whose socket this is.
-func ControlID(socket string) (alknet.PeerID, error) {
-	b, err := os.ReadFile(IDFile(socket))
+// ControlID reads whose socket this is: the node's id, and the key of the socket, to
+// which the connection is pinned.
+func ControlID(socket string) (id, key alknet.PeerID, err error) {
+	f, err := os.Open(IDFile(socket))
 	if err != nil {
-		return alknet.PeerID{}, err
+		return id, key, err
 	}
-	info, err := os.Stat(IDFile(socket))
+	defer f.Close()
+	info, err := f.Stat()
 	if err == nil {
 		err = config.Private(IDFile(socket), info)
 	}
 	if err != nil {
-		return alknet.PeerID{}, err
+		return id, key, err
 	}
-	if len(b) > 128 {
-		b = b[:128]
+	b, err := io.ReadAll(io.LimitReader(f, maxIDFile))
+	if err != nil {
+		return id, key, err
 	}
-	return alknet.ParsePeerID(trimLine(b))
+	first, second, _ := strings.Cut(strings.TrimSpace(string(b)), "\n")
+	if id, err = alknet.ParsePeerID(strings.TrimSpace(first)); err != nil {
+		return id, key, fmt.Errorf("%s: %w", IDFile(socket), err)
+	}
+	if key, err = alknet.ParsePeerID(strings.TrimSpace(second)); err != nil {
+		return id, key, fmt.Errorf("%s: %w", IDFile(socket), err)
+	}
+	return id, key, nil
 }
 
-func trimLine(b []byte) string {
-	for len(b) > 0 && (b[len(b)-1] == '\n' || b[len(b)-1] == '\r') {
-		b = b[:len(b)-1]
-	}
-	return string(b)
-}
+// maxIDFile bounds the file that names a socket's node, in bytes.
+const maxIDFile = 256

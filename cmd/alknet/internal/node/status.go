@@ -249,6 +249,9 @@ func (n *Node) warnings(f *config.File) []Warning {
 	if f.Node != nil && f.Node.TestNamespace {
 		all = append(all, Warning{"test_namespace", "the operations below test/ are offered", "node.test_namespace = false"})
 	}
+	if n.vault != nil && !n.vault.Status().Unlocked {
+		all = append(all, Warning{"vault_locked", "the vault is locked: nobody can connect, and nothing is signed", "alknet vault unlock"})
+	}
 	for _, s := range f.Explain() {
 		if s.IsLimit() && s.Origin != "default" && s.None() && s.Key != "call.limits.rate" && s.Key != "call.limits.burst" {
 			all = append(all, Warning{"no_limit", s.Key + " is none", "set it to 0 for the default"})
