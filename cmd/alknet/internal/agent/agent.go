@@ -23,7 +23,9 @@ import (
 type Client struct {
 	*call.Client
 	endpoint *alknet.Endpoint
-	id       alknet.PeerID
+	id       alknet.PeerID // of the node
+	key      alknet.PeerID // of the socket
+	socket   string
 }
 
 // Connect connects to the socket. Without a node it is a *fault.Error with exit
@@ -36,23 +38,37 @@ func Connect(ctx context.Context, socket string) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	var d net.Dialer
-	nc, err := d.DialContext(ctx, "unix", socket)
-	if err != nil {
-		if errors.Is(err, iofs.ErrPermission) {
-			return nil, err
-		}
-		return nil, notRunning(ctx, socket, err)
-	}
 	ep, err := alknet.NewEndpoint(nil, nil, &alknet.Config{Anonymous: true}) // the socket says who we are
 	if err != nil {
-		return nil, errors.Join(err, nc.Close())
+		return nil, err
 	}
-	conn, err := ep.DialConn(ctx, nc, alknet.Addr{Peer: key, Over: alknet.Raw}, call.ALPN)
+	c := &Client{endpoint: ep, id: id, key: key, socket: socket}
+	conn, err := c.Dial(ctx, alknet.Raw, call.ALPN)
 	if err != nil {
-		return nil, errors.Join(notRunning(ctx, socket, err), ep.Close())
+		return nil, errors.Join(err, ep.Close())
 	}
-	return &Client{Client: call.NewClient(conn, nil), endpoint: ep, id: id}, nil
+	c.Client = call.NewClient(conn, nil)
+	return c, nil
+}
+
+// Dial connects to another service of the socket.
+func (c *Client) Dial(ctx context.Context, over alknet.Transport, alpn string) (*alknet.Conn, error) {
+	var d net.Dialer
+	nc, err := d.DialContext(ctx, "unix", c.socket)
+	if errors.Is(err, iofs.ErrPermission) {
+		return nil, err
+	}
+	if err != nil {
+		return nil, notRunning(ctx, c.socket, err)
+	}
+	conn, err := c.endpoint.DialConn(ctx, nc, alknet.Addr{Peer: c.key, Over: over}, alpn)
+	if errors.Is(err, alknet.ErrNoService) {
+		return nil, err
+	}
+	if err != nil {
+		return nil, notRunning(ctx, c.socket, err)
+	}
+	return conn, nil
 }
 
 // notRunning is why a socket does not answer, unless our time was over.

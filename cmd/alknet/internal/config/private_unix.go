@@ -16,6 +16,9 @@ func Private(path string, info iofs.FileInfo) error {
 	return nil
 }
 
+// OwnersOnly reports whether nobody but its owner may write a file.
+func OwnersOnly(info iofs.FileInfo) bool { return info.Mode().Perm()&0o022 == 0 }
+
 // A modeError is a file that is not private.
 type modeError string
 

@@ -22,6 +22,8 @@ import (
 	"github.com/alkdev/alknet/cmd/alknet/internal/config"
 	"github.com/alkdev/alknet/cmd/alknet/internal/fault"
 	"github.com/alkdev/alknet/internal/durable"
+	"github.com/alkdev/alknet/ssh/forward"
+	"github.com/alkdev/alknet/ssh/tunnel"
 )
 
 // LocalID is who connects to the control socket.
@@ -83,8 +85,13 @@ func (n *Node) startControl() error {
 	c.handler = &call.Handler{Registry: &reg, Sources: append([]call.Source{n.registry}, n.graph.operatorSources()...), Middleware: []call.Middleware{sayRefusals}, Logger: n.log}
 	c.router = &alknet.Router{Authenticate: n.authenticateLocal, Logger: n.log}
 	c.router.Limits = alknet.Limits{MaxConnsPerPeer: -1, MaxHandshakesPerAddr: -1}
-	if err := c.router.Register(call.Service(c.handler)); err != nil {
-		return errors.Join(err, ep.Close())
+	// The operator publishes local ports under names here, by the rules of [forward].
+	tunnels := tunnel.Service(nil)
+	tunnels.Handler, tunnels.Over = alknet.HandlerFunc(n.serveTunnels), alknet.Mux
+	for _, s := range []alknet.Service{call.Service(c.handler), tunnels} {
+		if err := c.router.Register(s); err != nil {
+			return errors.Join(err, ep.Close())
+		}
 	}
 	n.control = c
 	n.background("control socket", func() error { return ignoreClosed(c.router.Serve(ep)) })
@@ -98,7 +105,7 @@ func (n *Node) authenticateLocal(context.Context, tls.ConnectionState, string) (
 
 // local is the operator, with every scope and resource that is asked for anywhere.
 func (n *Node) local() alknet.Identity {
-	id := alknet.Identity{ID: LocalID, Scopes: []string{"node:read", "node:admin", "call:explain", "peer:watch", "peer:admin"}, Resources: make(map[string][]string)}
+	id := alknet.Identity{ID: LocalID, Scopes: []string{"node:read", "node:admin", "call:explain", "peer:watch", "peer:admin", forward.ScopeDial, forward.ScopeListen}, Resources: make(map[string][]string)}
 	add := func(ac alknet.AccessControl) {
 		id.Scopes = append(id.Scopes, ac.RequiredScopes...)
 		id.Scopes = append(id.Scopes, ac.RequiredScopesAny...)
@@ -115,6 +122,17 @@ func (n *Node) local() alknet.Identity {
 	slices.Sort(id.Scopes)
 	id.Scopes = slices.Compact(id.Scopes)
 	return id
+}
+
+// serveTunnels hands a connection of the operator to the handler of [tunnel].
+func (n *Node) serveTunnels(ctx context.Context, conn *alknet.Conn) error {
+	n.mu.Lock()
+	h := n.tunnels
+	n.mu.Unlock()
+	if h == nil {
+		return &alknet.Error{Code: alknet.CodeRefused, Reason: "this node has no [tunnel]"}
+	}
+	return h.ServeConn(ctx, conn)
 }
 
 // sayRefusals tells the operator why a peer ended the connection over which the node

@@ -74,6 +74,7 @@ type Node struct {
 	control   *control
 	admin     *local
 	socks     *local
+	sshd      *local
 
 	phase   atomic.Value // string: starting, ready, draining
 	tickets atomic.Int64 // epochs of tickets: how often peers were authenticated again
@@ -344,6 +345,7 @@ func (n *Node) abandon() {
 func (n *Node) closeAll() {
 	n.admin.close()
 	n.socks.close()
+	n.sshd.close()
 	n.control.close()
 	n.closeGraph()
 	for _, ep := range n.endpoints {

@@ -143,6 +143,7 @@ func (n *Node) buildSSH(f *config.File) (*part, error) {
 		AcceptAnyKey: f.SSH.AcceptAnyKey,
 		AllowAgent:   f.SSH.AllowAgent,
 		Environ:      f.SSH.Environ,
+		Users:        n.sshUsers(f.SSH),
 		Limits:       f.SSH.Limits,
 		Logger:       n.log,
 	}
