@@ -32,6 +32,11 @@ func (a *app) result(v any, text func(w io.Writer)) error {
 	return w.Flush()
 }
 
+// dry is the result of --dry-run.
+func (a *app) dry(would string) error {
+	return a.result(dryRunOut{true, would}, func(w io.Writer) { fmt.Fprintln(w, "would "+would) })
+}
+
 // say prints talk to standard error.
 func (a *app) say(format string, args ...any) {
 	if !a.quiet {
@@ -59,9 +64,9 @@ func (a *app) failed(ctx context.Context, err error) int {
 		return e.Exit
 	}
 	if a.json {
-		document := map[string]any{"error": e}
+		document := errorOut{Error: e}
 		if ps, ok := errors.AsType[*problems](err); ok {
-			document["problems"] = ps.list
+			document.Problems = ps.list
 		}
 		enc := json.NewEncoder(a.Stderr)
 		enc.SetEscapeHTML(false)
@@ -160,7 +165,7 @@ func (a *app) askSecret(question string) (vault.Secret, error) {
 
 // confirm asks before something that cannot be taken back.
 func (a *app) confirm(question string) error {
-	if a.yes {
+	if a.yes || a.dryRun {
 		return nil
 	}
 	answer, err := a.ask(question + " [y/N] ")

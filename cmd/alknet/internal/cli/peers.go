@@ -151,7 +151,6 @@ func (a *app) updateBook(ctx context.Context, change func(map[string]peer.Peer) 
 		for _, e := range book.Peers() {
 			copied[e.ID] = e
 		}
-		a.say("dry run: nothing was changed")
 		return change(copied)
 	}
 	if err := book.Update(change); err != nil {
@@ -213,7 +212,10 @@ func (a *app) peerAdd(ctx context.Context, id, address string, r rights, p peer.
 	}); err != nil {
 		return err
 	}
-	return a.result(map[string]string{"id": id, "key": kid.String()}, func(w io.Writer) { fmt.Fprintf(w, "added %s %s\n", id, kid) })
+	if a.dryRun {
+		return a.dry("add " + id + " " + kid.String())
+	}
+	return a.result(addedOut{id, kid.String()}, func(w io.Writer) { fmt.Fprintf(w, "added %s %s\n", id, kid) })
 }
 
 func (a *app) peerChange(ctx context.Context, id string, change func(*peer.Peer)) error {
@@ -229,7 +231,13 @@ func (a *app) peerChange(ctx context.Context, id string, change func(*peer.Peer)
 	}); err != nil {
 		return err
 	}
-	out := map[string]any{"id": id, "scopes": append([]string{}, after.Scopes...), "resources": after.Resources, "disabled": after.Disabled}
+	if a.dryRun {
+		return a.dry("have " + id + ": " + describeRights(after.Scopes, after.Resources, after.Disabled))
+	}
+	out := rightsOut{id, append([]string{}, after.Scopes...), after.Resources, after.Disabled}
+	if out.Resources == nil {
+		out.Resources = map[string][]string{}
+	}
 	return a.result(out, func(w io.Writer) {
 		fmt.Fprintf(w, "%s: %s\n", id, describeRights(after.Scopes, after.Resources, after.Disabled))
 	})
@@ -264,7 +272,10 @@ func (a *app) peerRemove(ctx context.Context, id string) error {
 	}); err != nil {
 		return err
 	}
-	return a.result(map[string]string{"removed": id}, func(w io.Writer) { fmt.Fprintf(w, "removed %s\n", id) })
+	if a.dryRun {
+		return a.dry("remove " + id)
+	}
+	return a.result(removedOut{id}, func(w io.Writer) { fmt.Fprintf(w, "removed %s\n", id) })
 }
 
 func (a *app) noPeer(id string) error {
@@ -352,10 +363,13 @@ func (a *app) peerDrain(ctx context.Context, id string) error {
 		return err
 	}
 	defer n.Close()
+	if a.dryRun {
+		return a.dry("drain " + plain(id))
+	}
 	if _, err := call.Call[string](ctx, n, "node/peers/drain", node.PeerIn{Peer: id}); err != nil {
 		return err
 	}
-	return a.result(map[string]string{"drained": id}, func(w io.Writer) { fmt.Fprintf(w, "drained %s\n", plain(id)) })
+	return a.result(drainedOut{id}, func(w io.Writer) { fmt.Fprintf(w, "drained %s\n", plain(id)) })
 }
 
 func (a *app) peerPing(ctx context.Context, id string) error {

@@ -23,7 +23,7 @@ func (a *app) vaultLock(ctx context.Context, _ []string) error {
 	}
 	defer n.Close()
 	if a.dryRun {
-		return a.nothingDone()
+		return a.dry("lock the vault")
 	}
 	if _, err := call.Call[string](ctx, n, "node/vault/lock", struct{}{}); err != nil {
 		return err
@@ -39,7 +39,7 @@ func (a *app) vaultUnlock(ctx context.Context, _ []string) error {
 	}
 	defer n.Close()
 	if a.dryRun {
-		return a.nothingDone()
+		return a.dry("unlock the vault")
 	}
 	in, err := a.unlocking()
 	if err != nil {
@@ -87,9 +87,4 @@ func (a *app) unlocking() (in node.UnlockIn, err error) {
 		}
 	}
 	return in, nil
-}
-
-// nothingDone says so, with --dry-run.
-func (a *app) nothingDone() error {
-	return a.result(dryRunOut{DryRun: true}, func(w io.Writer) { fmt.Fprintln(w, "dry run: nothing was changed") })
 }
