@@ -45,7 +45,7 @@ func (a *app) callCommand() *cobra.Command {
 		defer cancel()
 		return a.call(ctx, args[0], args[1:], fl)
 	}
-	return c
+	return a.completes(c, false, someOperations)
 }
 
 func (a *app) call(ctx context.Context, full string, args []string, fl callFlags) error {
@@ -220,7 +220,8 @@ type listOut struct {
 	Next       string  `json:"next,omitzero"`
 }
 
-func (a *app) listOps(ctx context.Context, c call.Caller) error {
+// operations asks for all of them, page by page.
+func operations(ctx context.Context, c call.Caller) ([]opOut, error) {
 	all := []opOut{}
 	cursor := ""
 	for range 100 {
@@ -230,12 +231,20 @@ func (a *app) listOps(ctx context.Context, c call.Caller) error {
 		}
 		page, err := call.Call[listOut](ctx, c, "services/list", in)
 		if err != nil {
-			return callFault("services/list", err)
+			return nil, err
 		}
 		all = append(all, page.Operations...)
 		if cursor = page.Next; cursor == "" {
 			break
 		}
+	}
+	return all, nil
+}
+
+func (a *app) listOps(ctx context.Context, c call.Caller) error {
+	all, err := operations(ctx, c)
+	if err != nil {
+		return callFault("services/list", err)
 	}
 	return a.result(all, func(w io.Writer) {
 		rows := [][]string{{"OPERATION", "TYPE", ""}}
