@@ -11,6 +11,7 @@ import (
 	"io"
 	iofs "io/fs"
 	"net"
+	"syscall"
 	"time"
 
 	"github.com/alkdev/alknet"
@@ -76,7 +77,18 @@ func notRunning(ctx context.Context, socket string, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	return &fault.Error{Exit: fault.Unreachable, Code: "not_running", Message: "no node runs here (" + socket + ")", Hint: "alknet serve", Err: err}
+	if errors.Is(err, iofs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+		return &fault.Error{Exit: fault.Unreachable, Code: codeNotRunning, Message: "no node runs here (" + socket + ")", Hint: "alknet serve", Err: err}
+	}
+	return &fault.Error{Exit: fault.Unreachable, Code: "no_answer", Message: "the node does not answer at " + socket + ": " + err.Error(), Hint: "alknet doctor", Err: err}
+}
+
+const codeNotRunning = "not_running"
+
+// NotRunning reports whether an error of Connect says that there surely is no node.
+func NotRunning(err error) bool {
+	e, ok := errors.AsType[*fault.Error](err)
+	return ok && e.Code == codeNotRunning
 }
 
 // ID is the node's identity.

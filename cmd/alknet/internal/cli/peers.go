@@ -157,12 +157,17 @@ func (a *app) updateBook(ctx context.Context, change func(map[string]peer.Peer) 
 		return err
 	}
 	n, err := agent.Connect(ctx, p.Control)
-	if err != nil {
-		return nil // no node runs: the next one reads the book
+	if agent.NotRunning(err) {
+		return nil // the next node reads the book
 	}
-	defer n.Close()
-	_, err = call.Call[string](ctx, n, "node/peers/sync", struct{}{})
-	return err
+	if err == nil {
+		defer n.Close()
+		_, err = call.Call[string](ctx, n, "node/peers/sync", struct{}{})
+	}
+	if err != nil { // who was to lose a right still has it
+		return &fault.Error{Exit: fault.Partly, Code: "not_applied", Message: "the book is changed, but the running node has not read it: " + fault.Of(err).Message, Hint: "alknet reload", Err: err}
+	}
+	return nil
 }
 
 // refuseConfigured refuses to write a peer that the configuration has: commands
@@ -300,7 +305,7 @@ func (a *app) peerEntries() ([]node.PeerEntry, error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx := context.Background()
+	ctx := a.ctx
 	if n, err := agent.Connect(ctx, p.Control); err == nil {
 		defer n.Close()
 		return call.Call[[]node.PeerEntry](ctx, n, "node/peers/list", struct{}{})

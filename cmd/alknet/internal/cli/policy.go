@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -78,7 +77,7 @@ func (a *app) policyCheck(ctx context.Context, path string) error {
 	if path == "-" {
 		text, err = readBounded(a.Stdin)
 	} else {
-		text, err = os.ReadFile(path)
+		text, err = readFile(path)
 	}
 	if err != nil {
 		return fault.New(fault.Usage, err.Error(), "")

@@ -195,8 +195,20 @@ func (a *app) withNode(ctx context.Context, f func(*agent.Client) error, g func(
 	return g(v)
 }
 
+// maxSecret bounds a secret, in bytes: it has to fit a frame of the control socket.
+const maxSecret = 512 << 10
+
+// readSecret reads standard input, all of it or nothing.
+func (a *app) readSecret(most int64) ([]byte, error) {
+	b, err := readAtMost(a.Stdin, most)
+	if errors.Is(err, errTooLong) {
+		return nil, fault.New(fault.Usage, fmt.Sprintf("standard input has more than %d KiB: nothing was done", most>>10), "")
+	}
+	return b, err
+}
+
 func (a *app) vaultPut(ctx context.Context, name, purpose string) error {
-	b, err := io.ReadAll(io.LimitReader(a.Stdin, 1<<20))
+	b, err := a.readSecret(maxSecret)
 	if err != nil {
 		return err
 	}
@@ -355,7 +367,7 @@ func (a *app) vaultPassword(ctx context.Context, site, login string, counter uin
 }
 
 func (a *app) vaultEncrypt(ctx context.Context, name, purpose string) error {
-	b, err := io.ReadAll(io.LimitReader(a.Stdin, 1<<20))
+	b, err := a.readSecret(maxSecret)
 	if err != nil {
 		return err
 	}
@@ -374,7 +386,7 @@ func (a *app) vaultEncrypt(ctx context.Context, name, purpose string) error {
 }
 
 func (a *app) vaultDecrypt(ctx context.Context, _ []string) error {
-	b, err := io.ReadAll(io.LimitReader(a.Stdin, 4<<20))
+	b, err := a.readSecret(4 * maxSecret)
 	if err != nil {
 		return err
 	}

@@ -7,3 +7,6 @@ func Private(string, iofs.FileInfo) error { return nil }
 
 // OwnersOnly is true: as above.
 func OwnersOnly(iofs.FileInfo) bool { return true }
+
+// NotForAll is true: as above.
+func NotForAll(iofs.FileInfo) bool { return true }

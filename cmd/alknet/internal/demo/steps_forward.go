@@ -43,7 +43,7 @@ func (s *site) close() {
 // fetch gets a page, with curl where it is, through a proxy unless that is empty.
 func (w *world) fetch(ctx context.Context, target, proxy string) (body, with string, err error) {
 	if path, stock := w.tool("curl"); stock {
-		args := []string{"-sS", "--noproxy", "", "--max-time", "8"}
+		args := []string{"-sS", "--noproxy", "", "--max-time", "25"}
 		if proxy != "" {
 			args = append(args, "--proxy", proxy)
 		}

@@ -62,11 +62,22 @@ type Error struct {
 
 // Error is one line: what, why, and what to do next.
 func (e *Error) Error() string {
-	s := strings.ReplaceAll(e.Message, "\n", " ")
+	s := strings.Map(harmless, e.Message)
 	if e.Hint != "" {
 		s += " (try: " + e.Hint + ")"
 	}
 	return s
+}
+
+// harmless replaces what would move a terminal's cursor, or turn its text around.
+func harmless(r rune) rune {
+	switch {
+	case r == '\n' || r == '\t':
+		return ' '
+	case r < 0x20, r >= 0x7f && r < 0xa0, r >= 0x202a && r <= 0x202e, r >= 0x2066 && r <= 0x2069, r == 0x200e, r == 0x200f, r == 0x61c:
+		return '\ufffd'
+	}
+	return r
 }
 
 // Unwrap returns the cause.

@@ -98,7 +98,7 @@ func (n *Node) openAdmin(a *config.Admin) (*local, error) {
 			return nil, errors.Join(fmt.Errorf("[admin]: %w", err), l.Close())
 		}
 	}
-	srv := &http.Server{Handler: n.adminHandler(a), ReadHeaderTimeout: 10 * time.Second, WriteTimeout: time.Minute, MaxHeaderBytes: 32 << 10}
+	srv := &http.Server{Handler: n.adminHandler(a), ReadHeaderTimeout: 10 * time.Second, WriteTimeout: time.Minute, IdleTimeout: time.Minute, MaxHeaderBytes: 32 << 10}
 	lo := &local{addrs: []string{l.Addr().String()}, shutdown: func(ctx context.Context) error { return errors.Join(srv.Shutdown(ctx), srv.Close()) }}
 	safe.Go(&lo.wg, n.fail("admin"), func() {
 		if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
