@@ -232,6 +232,7 @@ func (l *link) crashed(err error) {
 
 // fail ends the link: every call of both directions ends now.
 func (l *link) fail(err error) {
+	err = l.cause(err)
 	l.mu.Lock()
 	if l.err != nil {
 		l.mu.Unlock()
@@ -276,18 +277,35 @@ func (l *link) fail(err error) {
 	}
 }
 
-// saidGoodbye reports whether the peer closed the connection of its own will: it
-// does not come back for what runs.
-func (l *link) saidGoodbye() bool {
+// cause is err, or how the connection says that it ended where err knows less:
+// who notices the end first may have seen no more than a closed stream.
+func (l *link) cause(err error) error {
+	if _, known := errors.AsType[*alknet.Error](err); known {
+		return err
+	}
+	if ended := l.connError(); ended != nil {
+		return ended
+	}
+	return err
+}
+
+// connError is how the connection ended; nil while it has not.
+func (l *link) connError() error {
 	select {
 	case <-l.conn.Done():
 	default:
-		return false
+		return nil
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	_, err := l.conn.OpenStream(ctx) // it fails, and says how the connection ended
-	e, ok := errors.AsType[*alknet.Error](err)
+	_, err := l.conn.OpenStream(ctx) // it fails, and says how
+	return err
+}
+
+// saidGoodbye reports whether the peer closed the connection of its own will: it
+// does not come back for what runs.
+func (l *link) saidGoodbye() bool {
+	e, ok := errors.AsType[*alknet.Error](l.connError())
 	return ok && e.Remote && e.Code == alknet.CodeOK
 }
 

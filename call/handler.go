@@ -38,6 +38,12 @@ type Handler struct {
 	// ("alkd1."): it replaces the connection's identity for that call. An error
 	// is UNAUTHENTICATED. Nil: every token is refused.
 	Authenticate func(ctx context.Context, conn alknet.Identity, token string) (alknet.Identity, error)
+	// Identify says who a peer is that we dialled, for what it calls on that
+	// connection; its argument is what the dial proved: the key, and no rights. It is
+	// asked for each call, so it returns the same pointer while nothing has changed,
+	// and what that points to is never written. Nil: the argument. A connection that
+	// was accepted has the identity that the Router gave it.
+	Identify func(dialled *alknet.Identity) *alknet.Identity
 	// Owns says whether id owns a resource, beside what its Resources grant.
 	// resourceID "" means any. Nil: nobody owns anything.
 	Owns func(ctx context.Context, id *alknet.Identity, resourceType, resourceID, action string) bool
@@ -183,6 +189,9 @@ func (h *Handler) Shutdown(ctx context.Context) error {
 // caller is who is at the other end now.
 func (l *link) caller() *caller {
 	id := l.conn.SharedIdentity()
+	if l.dialled && l.h.Identify != nil {
+		id = l.h.Identify(id)
+	}
 	if w := l.who.Load(); w != nil && w.id == id {
 		return w
 	}

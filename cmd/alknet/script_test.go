@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"net"
 	"net/http"
@@ -12,13 +13,29 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/stretchr/testify/require"
 
+	"github.com/alkdev/alknet/call/schema"
+	"github.com/alkdev/alknet/cmd/alknet/internal/cli"
 	"github.com/alkdev/alknet/internal/testenv"
 )
+
+// judged are the names of the schemas by which a story has judged a real output.
+var judged sync.Map
+
+// schemas is where the schemas are.
+var schemas = func() string {
+	dir, err := filepath.Abs(filepath.Join("..", "..", "docs", "cli", "schema"))
+	if err != nil {
+		panic(err)
+	}
+	return dir
+}()
 
 func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"alknet": main}) }
 
@@ -32,6 +49,8 @@ func TestScript(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"code":      code,
 			"ready":     ready,
+			"document":  document,
+			"until":     until,
 			"web":       web,
 			"replace":   replace,
 			"fetch":     fetch,
@@ -39,6 +58,20 @@ func TestScript(t *testing.T) {
 			"listeners": listeners,
 		},
 	})
+}
+
+// TestSchemasAreUsed: each schema has judged a real output in TestScript.
+func TestSchemasAreUsed(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the long stories are not run with -short")
+	}
+	if f := flag.Lookup("test.run"); f != nil && f.Value.String() != "" {
+		t.Skip("only some of the tests run")
+	}
+	for _, d := range cli.Documents() {
+		_, ok := judged.Load(d.Name)
+		require.True(t, ok, "no story judges a document by %s.json", d.Name)
+	}
 }
 
 // TestScriptTools makes sure that no story is skipped where all tools have to be
@@ -84,8 +117,55 @@ func ready(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: ready DIR")
 	}
-	ts.Check(ts.Exec("alknet", "--dir", args[0], "--timeout", "20s", "status", "--wait", "ready"))
+	ts.Check(ts.Exec("alknet", "--dir", args[0], "--timeout", patience.String(), "status", "--wait", "ready"))
 }
+
+// document judges the last standard output by a schema of docs/cli/schema, each line
+// for itself: document NAME. document -stderr NAME judges standard error.
+func document(ts *testscript.TestScript, neg bool, args []string) {
+	from := "stdout"
+	if len(args) == 2 && args[0] == "-stderr" {
+		from, args = "stderr", args[1:]
+	}
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: document [-stderr] NAME")
+	}
+	text, err := os.ReadFile(filepath.Join(schemas, args[0]+".json"))
+	ts.Check(err)
+	check, err := schema.Check(text)
+	ts.Check(err)
+	lines := 0
+	for line := range strings.Lines(ts.ReadFile(from)) {
+		lines++
+		if err := check([]byte(line)); err != nil {
+			ts.Fatalf("not a document %q: %v: %s", args[0], err, line)
+		}
+	}
+	if lines == 0 {
+		ts.Fatalf("there is no document")
+	}
+	judged.Store(args[0], true)
+}
+
+// until runs a line of sh until it succeeds: until LINE.
+func until(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: until LINE")
+	}
+	end := time.Now().Add(patience)
+	for tick := time.NewTicker(50 * time.Millisecond); ; <-tick.C {
+		if ts.Exec("sh", "-c", args[0]) == nil {
+			return
+		}
+		if time.Now().After(end) {
+			ts.Fatalf("not within %v: %s", patience, args[0])
+		}
+	}
+}
+
+// patience is how long a story waits for something that has to come; it ends with
+// that, and is only so long where something is wrong.
+const patience = 2 * time.Minute
 
 // web starts a web server on loopback and puts its address into a variable:
 // web ADDR TEXT.
@@ -122,7 +202,7 @@ func fetch(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: fetch URL TEXT [PROXY]")
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	var last string
 	for tick := time.NewTicker(50 * time.Millisecond); ; <-tick.C {

@@ -11,6 +11,7 @@ import (
 	"io"
 	iofs "io/fs"
 	"net"
+	"syscall"
 	"time"
 
 	"github.com/alkdev/alknet"
@@ -23,40 +24,71 @@ import (
 type Client struct {
 	*call.Client
 	endpoint *alknet.Endpoint
-	id       alknet.PeerID
+	id       alknet.PeerID // of the node
+	key      alknet.PeerID // of the socket
+	socket   string
 }
 
 // Connect connects to the socket. Without a node it is a *fault.Error with exit
 // status Unreachable.
 func Connect(ctx context.Context, socket string) (*Client, error) {
-	id, err := node.ControlID(socket)
+	id, key, err := node.ControlID(socket)
 	if errors.Is(err, iofs.ErrNotExist) {
-		return nil, notRunning(socket, err)
+		return nil, notRunning(ctx, socket, err)
 	}
 	if err != nil {
 		return nil, err
 	}
-	var d net.Dialer
-	nc, err := d.DialContext(ctx, "unix", socket)
-	if err != nil {
-		if errors.Is(err, iofs.ErrPermission) {
-			return nil, err
-		}
-		return nil, notRunning(socket, err)
-	}
 	ep, err := alknet.NewEndpoint(nil, nil, &alknet.Config{Anonymous: true}) // the socket says who we are
 	if err != nil {
-		return nil, errors.Join(err, nc.Close())
+		return nil, err
 	}
-	conn, err := ep.DialConn(ctx, nc, alknet.Addr{Peer: id, Over: alknet.Raw}, call.ALPN)
+	c := &Client{endpoint: ep, id: id, key: key, socket: socket}
+	conn, err := c.Dial(ctx, alknet.Raw, call.ALPN)
 	if err != nil {
-		return nil, errors.Join(notRunning(socket, err), ep.Close())
+		return nil, errors.Join(err, ep.Close())
 	}
-	return &Client{Client: call.NewClient(conn, nil), endpoint: ep, id: id}, nil
+	c.Client = call.NewClient(conn, nil)
+	return c, nil
 }
 
-func notRunning(socket string, err error) error {
-	return &fault.Error{Exit: fault.Unreachable, Code: "not_running", Message: "no node runs here (" + socket + ")", Hint: "alknet serve", Err: err}
+// Dial connects to another service of the socket.
+func (c *Client) Dial(ctx context.Context, over alknet.Transport, alpn string) (*alknet.Conn, error) {
+	var d net.Dialer
+	nc, err := d.DialContext(ctx, "unix", c.socket)
+	if errors.Is(err, iofs.ErrPermission) {
+		return nil, err
+	}
+	if err != nil {
+		return nil, notRunning(ctx, c.socket, err)
+	}
+	conn, err := c.endpoint.DialConn(ctx, nc, alknet.Addr{Peer: c.key, Over: over}, alpn)
+	if errors.Is(err, alknet.ErrNoService) {
+		return nil, err
+	}
+	if err != nil {
+		return nil, notRunning(ctx, c.socket, err)
+	}
+	return conn, nil
+}
+
+// notRunning is why a socket does not answer, unless our time was over.
+func notRunning(ctx context.Context, socket string, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if errors.Is(err, iofs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+		return &fault.Error{Exit: fault.Unreachable, Code: codeNotRunning, Message: "no node runs here (" + socket + ")", Hint: "alknet serve", Err: err}
+	}
+	return &fault.Error{Exit: fault.Unreachable, Code: "no_answer", Message: "the node does not answer at " + socket + ": " + err.Error(), Hint: "alknet doctor", Err: err}
+}
+
+const codeNotRunning = "not_running"
+
+// NotRunning reports whether an error of Connect says that there surely is no node.
+func NotRunning(err error) bool {
+	e, ok := errors.AsType[*fault.Error](err)
+	return ok && e.Code == codeNotRunning
 }
 
 // ID is the node's identity.

@@ -22,6 +22,7 @@ type callFlags struct {
 	after  uint64
 	labels map[string]string
 	inputs bool
+	stdin  []byte // what --data - has read
 }
 
 func (a *app) callCommand() *cobra.Command {
@@ -44,44 +45,7 @@ func (a *app) callCommand() *cobra.Command {
 		defer cancel()
 		return a.call(ctx, args[0], args[1:], fl)
 	}
-	return c
-}
-
-// splitOp is the operation and the peer of "ns/verb@peer".
-func splitOp(s string) (op, peer string) {
-	if i := strings.IndexByte(s, '@'); i >= 0 {
-		return s[:i], s[i+1:]
-	}
-	return s, ""
-}
-
-// caller is who can call an operation, and the name to call it by.
-func (a *app) caller(ctx context.Context, w *way, full string) (call.Caller, string, func(), error) {
-	op, peer := splitOp(full)
-	if w.node != nil {
-		_, err := w.resolve(ctx, peer)
-		if peer == "" || peer == "any" || peer == "all" || w.routes(ctx, full) {
-			return w.node, full, func() {}, nil
-		}
-		if err != nil {
-			return nil, "", nil, err
-		}
-	}
-	if peer == "" || peer == "any" || peer == "all" {
-		return nil, "", nil, fault.New(fault.Unreachable, "no node runs here that could route "+quoted(full), "alknet serve")
-	}
-	conn, err := w.dial(ctx, peer, transports(call.ALPN), call.ALPN)
-	if err != nil {
-		return nil, "", nil, err
-	}
-	c := call.NewClient(conn, nil)
-	return c, op, func() { _ = c.Close() }, nil
-}
-
-// routes reports whether the node has a route to an operation of a peer.
-func (w *way) routes(ctx context.Context, full string) bool {
-	_, err := w.node.Describe(ctx, full)
-	return err == nil
+	return a.completes(c, false, someOperations)
 }
 
 func (a *app) call(ctx context.Context, full string, args []string, fl callFlags) error {
@@ -90,29 +54,35 @@ func (a *app) call(ctx context.Context, full string, args []string, fl callFlags
 		return err
 	}
 	defer w.close()
-	c, op, done, err := a.caller(ctx, w, full)
-	if err != nil {
-		return err
+	if fl.data == "-" {
+		if fl.stdin, err = readBounded(a.Stdin); err != nil {
+			return err
+		}
 	}
-	defer done()
-	if strings.HasSuffix(op, "@all") {
-		return a.callAll(ctx, w, op, args, fl)
+	if _, peer := splitOp(full); peer == "all" {
+		return a.callAll(ctx, w, full, args, fl)
 	}
-	spec, err := a.describe(ctx, c, op)
+	return callFault(full, a.atPeer(ctx, w, full, func(r *route) (bool, error) { return a.callOver(ctx, r, args, fl) }))
+}
+
+// callOver calls over one route. begun: the operation was asked for, so that it may
+// have run.
+func (a *app) callOver(ctx context.Context, r *route, args []string, fl callFlags) (begun bool, err error) {
+	spec, err := a.describe(ctx, r.Caller, r.op)
 	if err != nil {
-		return callFault(full, err)
+		return false, err
 	}
 	o := call.Options{Type: spec.Func.Type, InputStream: spec.Func.InputStream, IdempotencyKey: fl.key, After: fl.after,
 		OnNotice: func(name string, detail json.RawMessage) { a.detail("%s %s", plain(name), quoted(string(detail))) }}
-	s, err := c.Open(ctx, op, o)
+	s, err := r.Open(ctx, r.op, o)
 	if err != nil {
-		return callFault(full, err)
+		return true, err
 	}
 	if err := a.sendInput(s, spec, args, fl); err != nil {
 		s.Cancel(nil)
-		return callFault(full, err)
+		return true, err
 	}
-	return callFault(full, a.receive(s))
+	return true, a.receive(s)
 }
 
 // describe asks for the schema. A peer that does not tell gets the input as typed.
@@ -143,7 +113,7 @@ func (a *app) sendInput(s *call.Stream, spec call.Operation, args []string, fl c
 
 // sendStream sends each line of --data as an item.
 func (a *app) sendStream(s *call.Stream, fl callFlags) error {
-	data, err := a.dataText(fl.data)
+	data, err := a.dataText(fl)
 	if err != nil {
 		return err
 	}
@@ -228,15 +198,12 @@ func (a *app) opsCommand() *cobra.Command {
 		if len(args) > 0 && args[0] != "local" {
 			at += "@" + args[0]
 		}
-		caller, _, done, err := a.caller(ctx, w, at)
-		if err != nil {
-			return err
-		}
-		defer done()
-		if len(args) == 2 {
-			return a.showOp(ctx, caller, args[1])
-		}
-		return a.listOps(ctx, caller)
+		return a.atPeer(ctx, w, at, func(r *route) (bool, error) {
+			if len(args) == 2 {
+				return false, a.showOp(ctx, r.Caller, args[1])
+			}
+			return false, a.listOps(ctx, r.Caller)
+		})
 	}
 	return c
 }
@@ -253,7 +220,8 @@ type listOut struct {
 	Next       string  `json:"next,omitzero"`
 }
 
-func (a *app) listOps(ctx context.Context, c call.Caller) error {
+// operations asks for all of them, page by page.
+func operations(ctx context.Context, c call.Caller) ([]opOut, error) {
 	all := []opOut{}
 	cursor := ""
 	for range 100 {
@@ -263,12 +231,20 @@ func (a *app) listOps(ctx context.Context, c call.Caller) error {
 		}
 		page, err := call.Call[listOut](ctx, c, "services/list", in)
 		if err != nil {
-			return callFault("services/list", err)
+			return nil, err
 		}
 		all = append(all, page.Operations...)
 		if cursor = page.Next; cursor == "" {
 			break
 		}
+	}
+	return all, nil
+}
+
+func (a *app) listOps(ctx context.Context, c call.Caller) error {
+	all, err := operations(ctx, c)
+	if err != nil {
+		return callFault("services/list", err)
 	}
 	return a.result(all, func(w io.Writer) {
 		rows := [][]string{{"OPERATION", "TYPE", ""}}

@@ -13,6 +13,9 @@ import (
 
 // callAll calls an operation on every peer and prints each answer as it comes.
 func (a *app) callAll(ctx context.Context, w *way, full string, args []string, fl callFlags) error {
+	if w.node == nil {
+		return noRouter(full)
+	}
 	op, _ := splitOp(full)
 	spec, err := w.node.Describe(ctx, op+"@any")
 	if err != nil {

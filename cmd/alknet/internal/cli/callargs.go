@@ -19,7 +19,7 @@ func (a *app) input(schema json.RawMessage, args []string, fl callFlags) ([]byte
 		if len(args) > 0 {
 			return nil, fault.New(fault.Usage, "--data is the whole input: leave out k=v", "")
 		}
-		data, err := a.dataText(fl.data)
+		data, err := a.dataText(fl)
 		if err == nil && !json.Valid(data) {
 			err = fault.New(fault.Usage, "--data is not one JSON value", "")
 		}
@@ -29,14 +29,14 @@ func (a *app) input(schema json.RawMessage, args []string, fl callFlags) ([]byte
 }
 
 // dataText is what --data refers to.
-func (a *app) dataText(data string) ([]byte, error) {
+func (a *app) dataText(fl callFlags) ([]byte, error) {
 	switch {
-	case data == "-":
-		return readBounded(a.Stdin)
-	case strings.HasPrefix(data, "@"):
-		return readFile(data[1:])
+	case fl.data == "-":
+		return fl.stdin, nil
+	case strings.HasPrefix(fl.data, "@"):
+		return readFile(fl.data[1:])
 	}
-	return []byte(data), nil
+	return []byte(fl.data), nil
 }
 
 func readFile(path string) ([]byte, error) {

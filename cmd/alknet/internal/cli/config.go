@@ -28,7 +28,7 @@ func (a *app) configCommand() *cobra.Command {
 	}
 	example := &cobra.Command{Use: "example", Short: "Print a commented configuration", Args: count(0, 0)}
 	example.RunE = func(*cobra.Command, []string) error {
-		return a.result(map[string]string{"toml": string(config.Example)}, func(w io.Writer) { _, _ = w.Write(config.Example) })
+		return a.result(exampleOut{string(config.Example)}, func(w io.Writer) { _, _ = w.Write(config.Example) })
 	}
 	return a.group("config", "Check, explain and describe the configuration", check, explain, schema, example)
 }
@@ -44,7 +44,7 @@ func (a *app) configCheck() error {
 	if list == nil {
 		list = []config.Problem{}
 	}
-	return a.result(map[string]any{"file": p.Config, "problems": list}, func(w io.Writer) {
+	return a.result(configCheckOut{p.Config, list}, func(w io.Writer) {
 		for _, warning := range list {
 			fmt.Fprintln(w, warning)
 		}

@@ -12,8 +12,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/alkdev/alknet"
 	"github.com/alkdev/alknet/cmd/alknet/internal/config"
 	"github.com/alkdev/alknet/cmd/alknet/internal/fault"
+	"github.com/alkdev/alknet/cmd/alknet/internal/node"
 	"github.com/alkdev/alknet/internal/safe"
 	"github.com/alkdev/alknet/ssh/forward"
 	"github.com/alkdev/alknet/ssh/socks"
@@ -67,12 +69,21 @@ func (a *app) socksCommand() *cobra.Command {
 func (a *app) exposeCommand() *cobra.Command {
 	var p plan
 	var on string
-	c := &cobra.Command{Use: "expose ADDR --as NAME --on PEER", Short: "Publish a local port under a name at a peer", Args: count(1, 1)}
+	c := &cobra.Command{
+		Use:   "expose ADDR --as NAME [--on PEER]",
+		Short: "Publish a local port under a name, at the node here or at a peer",
+		Long: "Publish a local port under a name, at the node here or at a peer. No port is opened there: who may dial the name by\n" +
+			"[forward] reaches it as NAME.alk, through alknet socks, or with alknet forward -L PORT:NAME.alk:80.",
+		Args: count(1, 1),
+	}
 	c.Flags().StringVar(&p.as, "as", "", "the `name`, [a-z0-9-]{1,63}")
-	c.Flags().StringVar(&on, "on", "", "the `peer` that others dial it through")
+	c.Flags().StringVar(&on, "on", "", "the `peer` that others dial it through; without it the node here")
 	c.RunE = func(c *cobra.Command, args []string) error {
-		if p.as == "" || on == "" {
-			return fault.New(fault.Usage, "say under which name and at which peer: --as NAME --on PEER", c.CommandPath()+" --help")
+		if p.as == "" {
+			return fault.New(fault.Usage, "say under which name: --as NAME", c.CommandPath()+" --help")
+		}
+		if on == "" {
+			on = node.LocalID
 		}
 		if _, _, err := net.SplitHostPort(args[0]); err != nil {
 			return fault.New(fault.Usage, quoted(args[0])+" is not HOST:PORT", "")
@@ -106,7 +117,7 @@ func (a *app) keep(ctx context.Context, peer string, p plan) error {
 			return err
 		}
 	}
-	first, err := w.dial(ctx, peer, 0, tunnel.ALPN)
+	first, err := w.tunnel(ctx, peer)
 	if err != nil {
 		if listener != nil {
 			_ = listener.Close() // never used
@@ -116,6 +127,17 @@ func (a *app) keep(ctx context.Context, peer string, p plan) error {
 	k := &keeping{a: a, w: w, peer: peer, plan: p, first: tunnel.NewClient(first), failc: make(chan error, 1)}
 	k.Keeper = &forward.Keeper{Connect: k.connect, Forwards: forwards, OnState: k.state, Logger: slog.New(slog.DiscardHandler)}
 	return k.run(ctx, listener)
+}
+
+// tunnel connects to the tunnels of a peer, or of the node here.
+func (w *way) tunnel(ctx context.Context, peer string) (*alknet.Conn, error) {
+	if peer != node.LocalID {
+		return w.dial(ctx, peer, 0, tunnel.ALPN)
+	}
+	if w.node == nil {
+		return nil, fault.New(fault.Unreachable, "no node runs here that could publish a name", "alknet serve")
+	}
+	return w.node.Dial(ctx, alknet.Mux, tunnel.ALPN)
 }
 
 // forwards reads -L and -R as ssh(1) does.
@@ -156,7 +178,7 @@ func (k *keeping) connect(ctx context.Context) (forward.Link, error) {
 	k.first = nil
 	k.mu.Unlock()
 	if c == nil {
-		conn, err := k.w.dial(ctx, k.peer, 0, tunnel.ALPN)
+		conn, err := k.w.tunnel(ctx, k.peer)
 		if err != nil {
 			return nil, err
 		}
@@ -169,7 +191,7 @@ func (k *keeping) connect(ctx context.Context) (forward.Link, error) {
 		}
 		safe.Go(&k.wg, k.fail, func() { k.serve(ctx, l) })
 	}
-	return c, nil
+	return node.WithNames(c), nil
 }
 
 func (k *keeping) fail(err error) {

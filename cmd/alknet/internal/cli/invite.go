@@ -45,8 +45,7 @@ func (a *app) inviteCommand() *cobra.Command {
 		}
 		defer n.Close()
 		if a.dryRun {
-			a.say("would invite %s: %s", quoted(in.Name), describeRights(in.Scopes, in.Resources, false))
-			return nil
+			return a.dry("invite " + quoted(in.Name) + ": " + describeRights(in.Scopes, in.Resources, false))
 		}
 		out, err := call.Call[node.InviteOut](ctx, n, "node/peers/invite", in)
 		if err != nil {
@@ -73,6 +72,9 @@ func (a *app) joinCommand() *cobra.Command {
 		}
 		ctx, cancel := a.bounded(c.Context())
 		defer cancel()
+		if a.dryRun {
+			return a.dry("join with the ticket")
+		}
 		out, err := a.join(ctx, in)
 		if err != nil {
 			return err
@@ -89,10 +91,6 @@ func (a *app) join(ctx context.Context, in node.JoinIn) (out node.JoinOut, err e
 	_, p, err := a.configured()
 	if err != nil {
 		return out, err
-	}
-	if a.dryRun {
-		a.say("dry run: nothing was changed")
-		return out, nil
 	}
 	if !a.direct {
 		n, err := agent.Connect(ctx, p.Control)
@@ -126,11 +124,17 @@ func (a *app) requestsCommand() *cobra.Command {
 			return err
 		}
 		defer n.Close()
+		if a.dryRun {
+			return a.dry("let in who shows " + quoted(args[0]))
+		}
 		_, err = call.Call[string](c.Context(), n, "node/peers/approve", map[string]string{"code": args[0]})
 		if ce, ok := errors.AsType[*call.Error](err); ok && ce.Code == "FAILED" {
 			return fault.New(fault.Unknown, ce.Message, "alknet requests")
 		}
-		return err
+		if err != nil {
+			return err
+		}
+		return a.result(approvedOut{args[0]}, func(io.Writer) {})
 	}
 	c := &cobra.Command{Use: "requests", Short: "List who waits to be let in", Args: a.noCommand}
 	c.AddCommand(approve)

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
 	"text/tabwriter"
 
 	"golang.org/x/term"
@@ -16,6 +17,7 @@ import (
 	"github.com/alkdev/alknet/cmd/alknet/internal/config"
 	"github.com/alkdev/alknet/cmd/alknet/internal/fault"
 	"github.com/alkdev/alknet/internal/printable"
+	"github.com/alkdev/alknet/internal/safe"
 	"github.com/alkdev/alknet/vault"
 )
 
@@ -30,6 +32,11 @@ func (a *app) result(v any, text func(w io.Writer)) error {
 	w := bufio.NewWriter(a.Stdout)
 	text(w)
 	return w.Flush()
+}
+
+// dry is the result of --dry-run.
+func (a *app) dry(would string) error {
+	return a.result(dryRunOut{true, would}, func(w io.Writer) { fmt.Fprintln(w, "would "+would) })
 }
 
 // say prints talk to standard error.
@@ -59,9 +66,9 @@ func (a *app) failed(ctx context.Context, err error) int {
 		return e.Exit
 	}
 	if a.json {
-		document := map[string]any{"error": e}
+		document := errorOut{Error: e}
 		if ps, ok := errors.AsType[*problems](err); ok {
-			document["problems"] = ps.list
+			document.Problems = ps.list
 		}
 		enc := json.NewEncoder(a.Stderr)
 		enc.SetEscapeHTML(false)
@@ -118,8 +125,42 @@ func orNone(s string) string {
 	return s
 }
 
+// waiting runs a read of standard input until it is done or the command is
+// interrupted: a signal does not end the read by itself.
+func (a *app) waiting(read func()) error {
+	if a.ctx == nil {
+		read()
+		return nil
+	}
+	var state *term.State
+	f, ok := a.Stdin.(*os.File)
+	if ok && term.IsTerminal(int(f.Fd())) {
+		state, _ = term.GetState(int(f.Fd())) // nil: nothing to restore
+	}
+	donec := make(chan struct{})
+	var wg sync.WaitGroup // not waited for: the process ends
+	safe.Go(&wg, func(error) {}, func() { defer close(donec); read() })
+	select {
+	case <-donec:
+		return nil
+	case <-a.ctx.Done():
+	}
+	if state != nil {
+		_ = term.Restore(int(f.Fd()), state) // it was there a moment ago
+	}
+	fmt.Fprintln(a.Stderr)
+	return context.Cause(a.ctx)
+}
+
 // line reads one line of standard input.
-func (a *app) line() (string, error) {
+func (a *app) line() (text string, err error) {
+	if werr := a.waiting(func() { text, err = a.readLine() }); werr != nil {
+		return "", werr
+	}
+	return text, err
+}
+
+func (a *app) readLine() (string, error) {
 	var b []byte
 	one := make([]byte, 1)
 	for len(b) < 64<<10 {
@@ -153,14 +194,18 @@ func (a *app) askSecret(question string) (vault.Secret, error) {
 		fmt.Fprintln(a.Stderr)
 		return vault.NewSecret([]byte(s)), err
 	}
-	b, err := term.ReadPassword(int(f.Fd()))
+	var b []byte
+	var err error
+	if werr := a.waiting(func() { b, err = term.ReadPassword(int(f.Fd())) }); werr != nil {
+		return vault.Secret{}, werr
+	}
 	fmt.Fprintln(a.Stderr)
 	return vault.NewSecret(b), err
 }
 
 // confirm asks before something that cannot be taken back.
 func (a *app) confirm(question string) error {
-	if a.yes {
+	if a.yes || a.dryRun {
 		return nil
 	}
 	answer, err := a.ask(question + " [y/N] ")

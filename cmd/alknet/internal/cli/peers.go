@@ -151,19 +151,23 @@ func (a *app) updateBook(ctx context.Context, change func(map[string]peer.Peer) 
 		for _, e := range book.Peers() {
 			copied[e.ID] = e
 		}
-		a.say("dry run: nothing was changed")
 		return change(copied)
 	}
 	if err := book.Update(change); err != nil {
 		return err
 	}
 	n, err := agent.Connect(ctx, p.Control)
-	if err != nil {
-		return nil // no node runs: the next one reads the book
+	if agent.NotRunning(err) {
+		return nil // the next node reads the book
 	}
-	defer n.Close()
-	_, err = call.Call[string](ctx, n, "node/peers/sync", struct{}{})
-	return err
+	if err == nil {
+		defer n.Close()
+		_, err = call.Call[string](ctx, n, "node/peers/sync", struct{}{})
+	}
+	if err != nil { // who was to lose a right still has it
+		return &fault.Error{Exit: fault.Partly, Code: "not_applied", Message: "the book is changed, but the running node has not read it: " + fault.Of(err).Message, Hint: "alknet reload", Err: err}
+	}
+	return nil
 }
 
 // refuseConfigured refuses to write a peer that the configuration has: commands
@@ -213,7 +217,10 @@ func (a *app) peerAdd(ctx context.Context, id, address string, r rights, p peer.
 	}); err != nil {
 		return err
 	}
-	return a.result(map[string]string{"id": id, "key": kid.String()}, func(w io.Writer) { fmt.Fprintf(w, "added %s %s\n", id, kid) })
+	if a.dryRun {
+		return a.dry("add " + id + " " + kid.String())
+	}
+	return a.result(addedOut{id, kid.String()}, func(w io.Writer) { fmt.Fprintf(w, "added %s %s\n", id, kid) })
 }
 
 func (a *app) peerChange(ctx context.Context, id string, change func(*peer.Peer)) error {
@@ -229,7 +236,13 @@ func (a *app) peerChange(ctx context.Context, id string, change func(*peer.Peer)
 	}); err != nil {
 		return err
 	}
-	out := map[string]any{"id": id, "scopes": append([]string{}, after.Scopes...), "resources": after.Resources, "disabled": after.Disabled}
+	if a.dryRun {
+		return a.dry("have " + id + ": " + describeRights(after.Scopes, after.Resources, after.Disabled))
+	}
+	out := rightsOut{id, append([]string{}, after.Scopes...), after.Resources, after.Disabled}
+	if out.Resources == nil {
+		out.Resources = map[string][]string{}
+	}
 	return a.result(out, func(w io.Writer) {
 		fmt.Fprintf(w, "%s: %s\n", id, describeRights(after.Scopes, after.Resources, after.Disabled))
 	})
@@ -264,7 +277,10 @@ func (a *app) peerRemove(ctx context.Context, id string) error {
 	}); err != nil {
 		return err
 	}
-	return a.result(map[string]string{"removed": id}, func(w io.Writer) { fmt.Fprintf(w, "removed %s\n", id) })
+	if a.dryRun {
+		return a.dry("remove " + id)
+	}
+	return a.result(removedOut{id}, func(w io.Writer) { fmt.Fprintf(w, "removed %s\n", id) })
 }
 
 func (a *app) noPeer(id string) error {
@@ -289,7 +305,7 @@ func (a *app) peerEntries() ([]node.PeerEntry, error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx := context.Background()
+	ctx := a.ctx
 	if n, err := agent.Connect(ctx, p.Control); err == nil {
 		defer n.Close()
 		return call.Call[[]node.PeerEntry](ctx, n, "node/peers/list", struct{}{})
@@ -352,10 +368,13 @@ func (a *app) peerDrain(ctx context.Context, id string) error {
 		return err
 	}
 	defer n.Close()
+	if a.dryRun {
+		return a.dry("drain " + plain(id))
+	}
 	if _, err := call.Call[string](ctx, n, "node/peers/drain", node.PeerIn{Peer: id}); err != nil {
 		return err
 	}
-	return a.result(map[string]string{"drained": id}, func(w io.Writer) { fmt.Fprintf(w, "drained %s\n", plain(id)) })
+	return a.result(drainedOut{id}, func(w io.Writer) { fmt.Fprintf(w, "drained %s\n", plain(id)) })
 }
 
 func (a *app) peerPing(ctx context.Context, id string) error {

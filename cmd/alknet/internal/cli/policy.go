@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -78,7 +77,7 @@ func (a *app) policyCheck(ctx context.Context, path string) error {
 	if path == "-" {
 		text, err = readBounded(a.Stdin)
 	} else {
-		text, err = os.ReadFile(path)
+		text, err = readFile(path)
 	}
 	if err != nil {
 		return fault.New(fault.Usage, err.Error(), "")
@@ -88,7 +87,7 @@ func (a *app) policyCheck(ctx context.Context, path string) error {
 		return err
 	}
 	defer n.Close()
-	wrong := []map[string]any{}
+	wrong := []wrongOut{}
 	lines := 0
 	for i, line := range strings.Split(string(text), "\n") {
 		line, _, _ = strings.Cut(line, "#")
@@ -105,13 +104,13 @@ func (a *app) policyCheck(ctx context.Context, path string) error {
 		}
 		lines++
 		if v.Allowed != (fields[0] == "allow") {
-			wrong = append(wrong, map[string]any{"line": i + 1, "expected": fields[0], "verdict": v})
+			wrong = append(wrong, wrongOut{i + 1, fields[0], v})
 		}
 	}
-	if err := a.result(map[string]any{"checked": lines, "wrong": wrong}, func(w io.Writer) {
+	if err := a.result(policyCheckOut{lines, wrong}, func(w io.Writer) {
 		for _, x := range wrong {
-			v := x["verdict"].(node.Verdict)
-			fmt.Fprintf(w, "%s:%d: expected %s %s %s: %s\n", path, x["line"], x["expected"], plain(v.Peer), plain(v.Target), plain(v.Steps[len(v.Steps)-1].Why))
+			v := x.Verdict
+			fmt.Fprintf(w, "%s:%d: expected %s %s %s: %s\n", path, x.Line, x.Expected, plain(v.Peer), plain(v.Target), plain(v.Steps[len(v.Steps)-1].Why))
 		}
 		fmt.Fprintf(w, "%d verdicts, %d not as expected\n", lines, len(wrong))
 	}); err != nil {

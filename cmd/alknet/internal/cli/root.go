@@ -43,6 +43,9 @@ type app struct {
 	dryRun  bool
 	yes     bool
 	timeout time.Duration
+
+	ctx  context.Context // of the command; nil before it runs
+	over func()          // ends ctx
 }
 
 // Run runs the program and returns its exit status.
@@ -57,6 +60,9 @@ func Run(ctx context.Context, env *Env) int {
 	root.SetOut(env.Stdout)
 	root.SetErr(env.Stderr)
 	err := root.ExecuteContext(ctx)
+	if a.over != nil {
+		a.over()
+	}
 	if err == nil {
 		return fault.OK
 	}
@@ -93,6 +99,7 @@ func (a *app) command() *cobra.Command {
 		SilenceUsage:      true,
 		TraverseChildren:  true,
 		Args:              a.noCommand,
+		PersistentPreRun:  a.begin,
 		RunE:              func(c *cobra.Command, _ []string) error { return c.Help() },
 		DisableAutoGenTag: true,
 	}
@@ -116,6 +123,12 @@ func (a *app) command() *cobra.Command {
 	root.InitDefaultCompletionCmd()
 	root.InitDefaultHelpCmd()
 	return root
+}
+
+// begin applies --timeout to whatever the command does.
+func (a *app) begin(c *cobra.Command, _ []string) {
+	a.ctx, a.over = a.bounded(c.Context())
+	c.SetContext(a.ctx)
 }
 
 // noCommand refuses what is no command, with the one that was meant.

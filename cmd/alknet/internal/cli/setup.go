@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto"
 	"errors"
+	"fmt"
+	"io"
 	iofs "io/fs"
 	"os"
 	"path/filepath"
@@ -29,7 +31,7 @@ func (a *app) load() (*config.File, config.Places, []config.Problem, error) {
 	if err != nil {
 		return nil, p, nil, fault.New(fault.Usage, err.Error(), "")
 	}
-	src, err := os.ReadFile(p.Config)
+	src, err := readConfig(p.Config)
 	if errors.Is(err, iofs.ErrNotExist) && a.file == "" {
 		src, err = nil, nil
 	}
@@ -41,6 +43,44 @@ func (a *app) load() (*config.File, config.Places, []config.Problem, error) {
 		return f, p, list, fault.New(fault.Config, err.Error(), "")
 	}
 	return f, p, list, nil
+}
+
+// maxConfig bounds the configuration, in bytes.
+const maxConfig = 1 << 20
+
+// readConfig reads the configuration. One that everybody may write is nobody's.
+func readConfig(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if info.Mode().IsRegular() && !config.NotForAll(info) {
+		return nil, fmt.Errorf("everybody may write %s (mode %04o): chmod o-w %s", path, info.Mode().Perm(), path)
+	}
+	b, err := readAtMost(f, maxConfig)
+	if errors.Is(err, errTooLong) {
+		err = fmt.Errorf("%s has more than %d bytes", path, maxConfig)
+	}
+	return b, err
+}
+
+// errTooLong is what readAtMost says of more than it was to read.
+var errTooLong = errors.New("too long")
+
+// readAtMost reads all of r, or fails if that is more than n bytes: nothing is cut
+// off in silence.
+func readAtMost(r io.Reader, n int64) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(r, n+1))
+	if err == nil && int64(len(b)) > n {
+		clear(b)
+		return nil, errTooLong
+	}
+	return b, err
 }
 
 // shown is a path as problems name it: short where it is the usual one.

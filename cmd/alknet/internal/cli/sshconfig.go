@@ -57,8 +57,7 @@ func (a *app) sshConfig(_ context.Context, install bool) error {
 		return err
 	}
 	if !install {
-		_, err := a.Stdout.Write(b.Bytes())
-		return err
+		return a.result(sshConfigOut{Peers: len(peers), Text: b.String()}, func(w io.Writer) { _, _ = w.Write(b.Bytes()) })
 	}
 	return a.installSSHConfig(b.Bytes(), len(peers))
 }
@@ -70,8 +69,7 @@ func (a *app) installSSHConfig(text []byte, peers int) error {
 	}
 	folder := filepath.Join(home, ".ssh")
 	if a.dryRun {
-		a.say("would write %s/alknet.conf with %d peers", folder, peers)
-		return nil
+		return a.dry(fmt.Sprintf("write %s/alknet.conf with %d peers", folder, peers))
 	}
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		return err
@@ -94,7 +92,7 @@ func (a *app) installSSHConfig(text []byte, peers int) error {
 			return err
 		}
 	}
-	return a.result(map[string]any{"file": filepath.Join(folder, "alknet.conf"), "peers": peers}, func(w io.Writer) {
+	return a.result(sshConfigOut{File: filepath.Join(folder, "alknet.conf"), Peers: peers}, func(w io.Writer) {
 		fmt.Fprintf(w, "%s: %d peers\n", filepath.Join(folder, "alknet.conf"), peers)
 	})
 }

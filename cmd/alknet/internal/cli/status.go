@@ -139,7 +139,10 @@ func (a *app) reloadCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return asError(list)
+			if err := asError(list); err != nil {
+				return err
+			}
+			return a.dry("apply a configuration without problems")
 		}
 		n, err := a.connect(ctx)
 		if err != nil {
@@ -193,7 +196,7 @@ func (a *app) stop(ctx context.Context, op string, in any) error {
 	}
 	defer n.Close()
 	if a.dryRun {
-		return a.result(map[string]string{"id": n.ID().String()}, func(w io.Writer) { fmt.Fprintf(w, "would stop %s\n", n.ID()) })
+		return a.dry("stop " + n.ID().String())
 	}
 	if _, err := call.Call[string](ctx, n, op, in); err != nil {
 		return err
@@ -217,5 +220,5 @@ func (a *app) stop(ctx context.Context, op string, in any) error {
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
-	return a.result(map[string]string{"stopped": n.ID().String()}, func(w io.Writer) { fmt.Fprintf(w, "stopped %s\n", n.ID()) })
+	return a.result(stoppedOut{n.ID().String()}, func(w io.Writer) { fmt.Fprintf(w, "stopped %s\n", n.ID()) })
 }

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"time"
 
 	"filippo.io/age"
 	"github.com/spf13/cobra"
@@ -47,6 +48,8 @@ func (a *app) vaultCommand() *cobra.Command {
 	encrypt := cmd("encrypt NAME", "Encrypt standard input for this vault; nothing is stored", 1, 1, func(ctx context.Context, args []string) error { return a.vaultEncrypt(ctx, args[0], purpose) })
 	decrypt := cmd("decrypt", "Decrypt what encrypt printed", 0, 0, a.vaultDecrypt)
 	child := cmd("child N DIR", "Make the vault of a device or worker, derived from this one, with a passphrase of its own", 2, 2, a.vaultChild)
+	unlock := cmd("unlock", "Unlock the vault of the running node again", 0, 0, a.vaultUnlock)
+	lock := cmd("lock", "Have the running node forget its keys: nobody can connect until vault unlock", 0, 0, a.vaultLock)
 	for _, c := range []*cobra.Command{put, get, run, encrypt} {
 		c.Flags().StringVar(&purpose, "purpose", "secret", "what the secret is for; the same at put and get")
 	}
@@ -54,7 +57,7 @@ func (a *app) vaultCommand() *cobra.Command {
 	password.Flags().Uint32Var(&counter, "counter", 1, "one more gives a new password")
 	password.Flags().IntVar(&length, "length", 0, "8 to 64; 0 is 20")
 	password.Flags().StringVar(&classes, "classes", "", "kinds of characters: a, A, 1, !")
-	return a.group("vault", "Use the node's secrets", status, check, seal, unseal, rotate, put, get, list, rm, run, password, encrypt, decrypt, child)
+	return a.group("vault", "Use the node's secrets", status, unlock, lock, check, seal, unseal, rotate, put, get, list, rm, run, password, encrypt, decrypt, child)
 }
 
 func (a *app) vaultStatus(context.Context, []string) error {
@@ -66,11 +69,10 @@ func (a *app) vaultStatus(context.Context, []string) error {
 	if err != nil {
 		return err
 	}
-	slots := make([]map[string]any, 0, len(s.Slots))
+	out := vaultOut{Dir: p.Vault, Check: s.Check, Index: s.Index, KeyVersion: s.KeyVersion, Secrets: s.Secrets, Slots: []wayIn{}, Created: s.Created.Format(time.RFC3339)}
 	for _, slot := range s.Slots {
-		slots = append(slots, map[string]any{"name": slot.Name, "kinds": slot.Kinds})
+		out.Slots = append(out.Slots, wayIn{slot.Name, append([]string{}, slot.Kinds...)})
 	}
-	out := map[string]any{"dir": p.Vault, "check": s.Check, "index": s.Index, "key_version": s.KeyVersion, "secrets": s.Secrets, "slots": slots, "created": s.Created}
 	return a.result(out, func(w io.Writer) {
 		fmt.Fprintf(w, "%s\ncheck value %s\nidentity %d, key version %d, %d secrets\n", p.Vault, s.Check, s.Index, s.KeyVersion, s.Secrets)
 		for _, slot := range s.Slots {
@@ -106,7 +108,7 @@ func (a *app) vaultCheck(context.Context, []string) error {
 	if v.Status().Check != s.Check {
 		return fault.New(fault.Passphrase, "these are the words of another vault", "")
 	}
-	return a.result(map[string]bool{"ok": true}, func(w io.Writer) { fmt.Fprintln(w, "these are the words of this vault") })
+	return a.result(checkedOut{true}, func(w io.Writer) { fmt.Fprintln(w, "these are the words of this vault") })
 }
 
 // changing opens the vault for a change of the vault itself.
@@ -117,8 +119,7 @@ func (a *app) changing(ctx context.Context, change func(*vault.Vault) error) err
 	}
 	defer v.Close()
 	if a.dryRun {
-		a.say("dry run: nothing was changed")
-		return nil
+		return a.dry("change the vault")
 	}
 	return change(v)
 }
@@ -141,7 +142,10 @@ func (a *app) vaultSeal(ctx context.Context, args []string) error {
 			defer pass.Destroy()
 			to = append(to, vault.PassphraseRecipient(pass, nil))
 		}
-		return v.Seal(args[0], to...)
+		if err := v.Seal(args[0], to...); err != nil {
+			return err
+		}
+		return a.result(slotOut{args[0], true}, func(io.Writer) {})
 	})
 }
 
@@ -149,7 +153,12 @@ func (a *app) vaultUnseal(ctx context.Context, args []string) error {
 	if err := a.confirm("remove the way in " + quoted(args[0]) + "?"); err != nil {
 		return err
 	}
-	return a.changing(ctx, func(v *vault.Vault) error { return v.RemoveSlot(args[0]) })
+	return a.changing(ctx, func(v *vault.Vault) error {
+		if err := v.RemoveSlot(args[0]); err != nil {
+			return err
+		}
+		return a.result(slotOut{args[0], false}, func(io.Writer) {})
+	})
 }
 
 func (a *app) vaultRotate(ctx context.Context, _ []string) error {
@@ -158,7 +167,7 @@ func (a *app) vaultRotate(ctx context.Context, _ []string) error {
 		if err != nil {
 			return err
 		}
-		return a.result(map[string]int{"secrets": n}, func(w io.Writer) { fmt.Fprintf(w, "%d secrets are under a new key\n", n) })
+		return a.result(rotatedOut{n}, func(w io.Writer) { fmt.Fprintf(w, "%d secrets are under a new key\n", n) })
 	})
 }
 
@@ -186,16 +195,27 @@ func (a *app) withNode(ctx context.Context, f func(*agent.Client) error, g func(
 	return g(v)
 }
 
+// maxSecret bounds a secret, in bytes: it has to fit a frame of the control socket.
+const maxSecret = 512 << 10
+
+// readSecret reads standard input, all of it or nothing.
+func (a *app) readSecret(most int64) ([]byte, error) {
+	b, err := readAtMost(a.Stdin, most)
+	if errors.Is(err, errTooLong) {
+		return nil, fault.New(fault.Usage, fmt.Sprintf("standard input has more than %d KiB: nothing was done", most>>10), "")
+	}
+	return b, err
+}
+
 func (a *app) vaultPut(ctx context.Context, name, purpose string) error {
-	b, err := io.ReadAll(io.LimitReader(a.Stdin, 1<<20))
+	b, err := a.readSecret(maxSecret)
 	if err != nil {
 		return err
 	}
 	if a.dryRun {
-		a.say("would store %d bytes as %s", len(b), quoted(name))
-		return nil
+		return a.dry(fmt.Sprintf("store %d bytes as %s", len(b), quoted(name)))
 	}
-	return a.withNode(ctx, func(n *agent.Client) error {
+	err = a.withNode(ctx, func(n *agent.Client) error {
 		_, err := call.Call[string](ctx, n, "node/vault/put", node.SecretIn{Name: name, Purpose: purpose, Value: b})
 		return err
 	}, func(v *vault.Vault) error {
@@ -203,6 +223,10 @@ func (a *app) vaultPut(ctx context.Context, name, purpose string) error {
 		defer s.Destroy()
 		return v.Put(name, purpose, s)
 	})
+	if err != nil {
+		return err
+	}
+	return a.result(storedOut{name}, func(io.Writer) {})
 }
 
 // secret is a stored one.
@@ -234,7 +258,16 @@ func (a *app) vaultGet(ctx context.Context, name, purpose string) error {
 	if err != nil {
 		return err
 	}
-	_, err = a.Stdout.Write(b)
+	return a.secretResult(secretOut{name, b})
+}
+
+// secretResult prints the bytes of a secret, as they are unless --json was asked for.
+func (a *app) secretResult(s secretOut) error {
+	defer clear(s.Value)
+	if a.json {
+		return a.result(s, nil)
+	}
+	_, err := a.Stdout.Write(s.Value)
 	return err
 }
 
@@ -257,13 +290,20 @@ func (a *app) vaultList(ctx context.Context, _ []string) error {
 }
 
 func (a *app) vaultRemove(ctx context.Context, args []string) error {
-	if err := a.confirm("remove the secret " + quoted(args[0]) + "?"); err != nil || a.dryRun {
+	if a.dryRun {
+		return a.dry("remove the secret " + quoted(args[0]))
+	}
+	if err := a.confirm("remove the secret " + quoted(args[0]) + "?"); err != nil {
 		return err
 	}
-	return a.withNode(ctx, func(n *agent.Client) error {
+	err := a.withNode(ctx, func(n *agent.Client) error {
 		_, err := call.Call[string](ctx, n, "node/vault/rm", node.SecretIn{Name: args[0]})
 		return notStored(args[0], err)
 	}, func(v *vault.Vault) error { return notStored(args[0], v.Delete(args[0])) })
+	if err != nil {
+		return err
+	}
+	return a.result(removedOut{args[0]}, func(io.Writer) {})
 }
 
 // vaultRun runs a command. A secret is neither in its arguments nor in its
@@ -322,13 +362,12 @@ func (a *app) vaultPassword(ctx context.Context, site, login string, counter uin
 		return fault.New(fault.Usage, err.Error(), "")
 	}
 	return s.Use(func(b []byte) error {
-		_, err := fmt.Fprintf(a.Stdout, "%s\n", b)
-		return err
+		return a.result(passwordOut{site, string(b)}, func(w io.Writer) { fmt.Fprintf(w, "%s\n", b) })
 	})
 }
 
 func (a *app) vaultEncrypt(ctx context.Context, name, purpose string) error {
-	b, err := io.ReadAll(io.LimitReader(a.Stdin, 1<<20))
+	b, err := a.readSecret(maxSecret)
 	if err != nil {
 		return err
 	}
@@ -347,7 +386,7 @@ func (a *app) vaultEncrypt(ctx context.Context, name, purpose string) error {
 }
 
 func (a *app) vaultDecrypt(ctx context.Context, _ []string) error {
-	b, err := io.ReadAll(io.LimitReader(a.Stdin, 4<<20))
+	b, err := a.readSecret(4 * maxSecret)
 	if err != nil {
 		return err
 	}
@@ -364,10 +403,7 @@ func (a *app) vaultDecrypt(ctx context.Context, _ []string) error {
 	if err != nil {
 		return err
 	}
-	return s.Use(func(b []byte) error {
-		_, err := a.Stdout.Write(b)
-		return err
-	})
+	return s.Use(func(b []byte) error { return a.secretResult(secretOut{Value: bytes.Clone(b)}) })
 }
 
 func (a *app) vaultChild(ctx context.Context, args []string) error {
@@ -389,6 +425,6 @@ func (a *app) vaultChild(ctx context.Context, args []string) error {
 		if err := c.Save(args[1], vault.PassphraseRecipient(pass, nil)); err != nil {
 			return err
 		}
-		return a.result(map[string]string{"dir": args[1], "check": c.Status().Check}, func(w io.Writer) { fmt.Fprintf(w, "%s holds %s\n", args[1], c.Status().Check) })
+		return a.result(childOut{args[1], c.Status().Check}, func(w io.Writer) { fmt.Fprintf(w, "%s holds %s\n", args[1], c.Status().Check) })
 	})
 }

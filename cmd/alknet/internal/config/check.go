@@ -156,6 +156,7 @@ func (l *loader) checkServices() {
 	if f.SSH != nil {
 		l.checkService("ssh", f.SSH.Service, "quic", "mux")
 		l.oneOf("ssh.accounts", f.SSH.Accounts, "own", "system")
+		l.checkSSHListeners(f.SSH)
 	}
 	if f.Tunnel != nil {
 		l.checkService("tunnel", f.Tunnel.Service, "quic", "mux")
@@ -175,6 +176,24 @@ func (l *loader) checkServices() {
 	}
 	if f.Tunnel != nil && f.Forward == nil {
 		l.warn("tunnel", "without [forward] every request is refused")
+	}
+}
+
+// checkSSHListeners judges what concerns clients that speak SSH to a port.
+func (l *loader) checkSSHListeners(s *SSH) {
+	for i, a := range s.Listen {
+		if err := hostPort(a); err != nil {
+			l.problem(element("ssh.listen", i), "%v", err)
+		}
+	}
+	for _, f := range []struct{ key, path string }{{"ssh.authorized_keys", s.AuthorizedKeys}, {"ssh.revoked_keys", s.RevokedKeys}} {
+		switch {
+		case f.path == "":
+		case !filepath.IsAbs(f.path):
+			l.problem(f.key, "%q is not an absolute path", f.path)
+		case len(s.Listen) == 0:
+			l.warn(f.key, "without ssh.listen nobody logs in with a key")
+		}
 	}
 }
 

@@ -174,6 +174,12 @@ type SSH struct {
 	AcceptAnyKey bool `doc:"lets a proven peer log in with any public key, for clients that cannot do without"`
 	// AllowAgent: peers with ssh:agent may forward their agent.
 	AllowAgent bool `doc:"peers with ssh:agent may forward their agent"`
+	// Listen: HOST:PORT where stock ssh clients log in without alknet; none by default.
+	Listen []string `doc:"HOST:PORT where stock ssh clients log in without alknet; none by default"`
+	// AuthorizedKeys: file of sshd(8)'s format for those; a key's comment names the peer whose rights it has.
+	AuthorizedKeys string `doc:"file of sshd(8)'s format for those; a key's comment names the peer whose rights it has"`
+	// RevokedKeys: file of keys that log in nowhere, whatever else says so.
+	RevokedKeys string `doc:"file of keys that log in nowhere, whatever else says so"`
 	// Environ: variables a client may set; a name may end in *.
 	Environ []string `doc:"variables a client may set; a name may end in *"`
 	// Limits: 0 is the default, negative none.

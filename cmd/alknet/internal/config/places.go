@@ -60,7 +60,7 @@ func Find(e Environment) (Places, error) {
 	p.Vault = filepath.Join(p.State, "vault")
 	p.Control = filepath.Join(p.Runtime, "control.sock")
 	if v := e.Getenv("ALKNET_CONTROL"); v != "" && e.Dir == "" {
-		p.Control = v
+		p.Control, p.Runtime = v, filepath.Dir(v)
 	}
 	return p, nil
 }

@@ -16,6 +16,12 @@ func Private(path string, info iofs.FileInfo) error {
 	return nil
 }
 
+// OwnersOnly reports whether nobody but its owner may write a file.
+func OwnersOnly(info iofs.FileInfo) bool { return info.Mode().Perm()&0o022 == 0 }
+
+// NotForAll reports whether a file is not everybody's to write.
+func NotForAll(info iofs.FileInfo) bool { return info.Mode().Perm()&0o002 == 0 }
+
 // A modeError is a file that is not private.
 type modeError string
 

@@ -17,7 +17,7 @@ type step struct {
 type outcome struct{ with, result string }
 
 // stepTime is how long one step may take.
-const stepTime = 10 * time.Second
+const stepTime = 30 * time.Second
 
 // steps are in the order in which they run; the later ones destroy what the
 // earlier ones need.

@@ -2,7 +2,6 @@ package demo
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -13,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/alkdev/alknet/cmd/alknet/internal/node"
 	"github.com/alkdev/alknet/internal/safe"
 	"github.com/alkdev/alknet/ssh/forward"
 	"github.com/alkdev/alknet/ssh/socks"
@@ -43,7 +43,7 @@ func (s *site) close() {
 // fetch gets a page, with curl where it is, through a proxy unless that is empty.
 func (w *world) fetch(ctx context.Context, target, proxy string) (body, with string, err error) {
 	if path, stock := w.tool("curl"); stock {
-		args := []string{"-sS", "--noproxy", "", "--max-time", "8"}
+		args := []string{"-sS", "--noproxy", "", "--max-time", "25"}
 		if proxy != "" {
 			args = append(args, "--proxy", proxy)
 		}
@@ -140,28 +140,34 @@ func (w *world) stepForward(ctx context.Context) (o outcome, err error) {
 
 // throughSocks fetches the page through a SOCKS5 proxy that leaves at the head.
 func (w *world) throughSocks(ctx context.Context, k *forward.Keeper, behind string) error {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	srv := &socks.Server{Dial: func(ctx context.Context, _, network, address string) (net.Conn, error) {
-		link, err := k.Link(ctx)
-		if err != nil {
-			return nil, err
-		}
-		return link.DialContext(ctx, network, address)
-	}}
-	done := make(chan error, 1)
-	begin(func() { done <- srv.Serve(l) })
-	body, _, err := w.fetch(ctx, "http://"+behind+"/", "socks5h://"+l.Addr().String())
-	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-	defer cancel()
-	_ = srv.Shutdown(stop) // what is left is cut
-	<-done
+	body, _, err := w.bySocks(ctx, "http://"+behind+"/", k.Link)
 	if err != nil {
 		return fmt.Errorf("SOCKS5: %w: %s", err, body)
 	}
 	return want(body == page, page, "%q", body)
+}
+
+// bySocks fetches a page through a SOCKS5 proxy whose connections go over a link.
+func (w *world) bySocks(ctx context.Context, url string, link func(context.Context) (forward.Link, error)) (body, with string, err error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", "", err
+	}
+	srv := &socks.Server{Dial: func(ctx context.Context, _, network, address string) (net.Conn, error) {
+		c, err := link(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return c.DialContext(ctx, network, address)
+	}}
+	done := make(chan error, 1)
+	begin(func() { done <- srv.Serve(l) })
+	body, with, err = w.fetch(ctx, url, "socks5h://"+l.Addr().String())
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	_ = srv.Shutdown(stop) // what is left is cut
+	<-done
+	return body, with, err
 }
 
 // stepExpose publishes a web server of the user's at the head, where others reach
@@ -183,20 +189,10 @@ func (w *world) stepExpose(ctx context.Context) (o outcome, err error) {
 		return o, err
 	}
 	defer visitor.Close()
-	tr := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return visitor.DialContext(ctx, "name", "web")
-	}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://web/", nil)
+	link := node.WithNames(visitor)
+	body, with, err := w.bySocks(ctx, "http://web.alk/", func(context.Context) (forward.Link, error) { return link, nil })
 	if err != nil {
-		return o, err
+		return o, fmt.Errorf("%w: %s", err, body)
 	}
-	resp, err := (&http.Client{Transport: tr}).Do(req)
-	if err != nil {
-		return o, err
-	}
-	b, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-	if err = errors.Join(err, resp.Body.Close()); err != nil {
-		return o, err
-	}
-	return outcome{"our own client", "a local web server, published at the head as \"web\""}, want(string(b) == page, page, "%q", b)
+	return outcome{with, "a local web server, published at the head as \"web\""}, want(body == page, page, "%q", body)
 }

@@ -62,11 +62,22 @@ type Error struct {
 
 // Error is one line: what, why, and what to do next.
 func (e *Error) Error() string {
-	s := strings.ReplaceAll(e.Message, "\n", " ")
+	s := strings.Map(harmless, e.Message)
 	if e.Hint != "" {
 		s += " (try: " + e.Hint + ")"
 	}
 	return s
+}
+
+// harmless replaces what would move a terminal's cursor, or turn its text around.
+func harmless(r rune) rune {
+	switch {
+	case r == '\n' || r == '\t':
+		return ' '
+	case r < 0x20, r >= 0x7f && r < 0xa0, r >= 0x202a && r <= 0x202e, r >= 0x2066 && r <= 0x2069, r == 0x200e, r == 0x200f, r == 0x61c:
+		return '\ufffd'
+	}
+	return r
 }
 
 // Unwrap returns the cause.
@@ -106,7 +117,8 @@ func (e *Error) fromCall(ce *call.Error) {
 		e.Message = ce.Code
 	}
 	var details struct {
-		Limit string `json:"limit"`
+		Limit  string `json:"limit"`
+		Closed string `json:"closed"`
 	}
 	if json.Unmarshal(ce.Details, &details) == nil {
 		e.Limit = details.Limit
@@ -126,16 +138,44 @@ func (e *Error) fromCall(ce *call.Error) {
 			if exit, ok := closeCodes[ae.Code]; ok {
 				e.Exit, e.Code, e.Message = exit, words[exit], "the peer said "+ae.Code.String()+": "+printable.Quote(ae.Reason)
 			}
+		} else if refusing(details.Closed) {
+			e.Exit, e.Code, e.Message = Denied, words[Denied], trim(ce)
 		}
 	case codes.DataLoss:
 		e.Exit = Integrity
 	case codes.Cancelled:
 		e.Exit = Interrupted
+	case "UNKNOWN_PEER": // of the node's own operations, and as those of a few lines above
+		e.Exit = Unknown
+	case "PASSPHRASE":
+		e.Exit = Passphrase
+	case "FAILED":
+		e.Exit = Failed
 	case codes.InvalidInput, codes.InvalidRequest:
 		e.Exit = Usage
 	default:
 		e.Exit = Remote
 	}
+}
+
+// Refusal is the word for a code with which a peer ends the connection of somebody
+// whom it does not, or no longer, admit; empty for any other. A node that hands on a
+// call which ended so puts it into details.closed.
+func Refusal(code alknet.ErrorCode) string {
+	if closeCodes[code] != Denied {
+		return ""
+	}
+	return code.String()
+}
+
+// refusing reports whether a word is one of Refusal's.
+func refusing(word string) bool {
+	for code := range closeCodes {
+		if word != "" && Refusal(code) == word {
+			return true
+		}
+	}
+	return false
 }
 
 // trim is the message of a call's error, quoted where a peer wrote it.

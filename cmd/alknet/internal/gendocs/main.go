@@ -4,8 +4,11 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra/doc"
 
@@ -29,10 +32,31 @@ func generate(markdown, man string) error {
 			return err
 		}
 	}
+	if err := schemas(filepath.Join(markdown, "schema")); err != nil {
+		return err
+	}
 	root := cli.Command()
 	if err := doc.GenMarkdownTree(root, markdown); err != nil {
 		return err
 	}
 	date := cli.DocsDate()
 	return doc.GenManTree(root, &doc.GenManHeader{Title: "ALKNET", Section: "1", Source: "alknet", Manual: "alknet", Date: &date}, man)
+}
+
+// schemas writes what --json prints, a file a shape.
+func schemas(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	for _, d := range cli.Documents() {
+		var b bytes.Buffer
+		if err := json.Indent(&b, d.Schema, "", "  "); err != nil {
+			return fmt.Errorf("%s: %w", d.Name, err)
+		}
+		b.WriteByte('\n')
+		if err := os.WriteFile(filepath.Join(dir, d.Name+".json"), b.Bytes(), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -3,9 +3,12 @@ package node
 import (
 	"bytes"
 	"context"
+	"crypto"
 	"errors"
 	"fmt"
+	"io"
 	"runtime/debug"
+	"sync"
 
 	"github.com/alkdev/alknet/cmd/alknet/internal/config"
 	"github.com/alkdev/alknet/cmd/alknet/internal/fault"
@@ -39,11 +42,51 @@ func (n *Node) openKeys(ctx context.Context) error {
 	}
 	n.vault = v
 	debug.FreeOSMemory() // scrypt took 128 MiB for half a second
-	if n.signer, err = v.Identity(v.IdentityIndex()); err != nil {
+	index := v.IdentityIndex()
+	if n.signer, err = newVaultSigner(func() (crypto.Signer, error) { return v.Identity(index) }); err != nil {
 		return err
 	}
-	n.hostKey, err = v.SSHHostKey(0)
+	n.hostKey, err = newVaultSigner(func() (crypto.Signer, error) { return v.SSHHostKey(0) })
 	return err
+}
+
+// A vaultSigner signs with a key of the vault for as long as that is unlocked: it
+// fails when the vault is locked, and works again when it is unlocked.
+type vaultSigner struct {
+	derive func() (crypto.Signer, error)
+	public crypto.PublicKey
+
+	mu  sync.Mutex
+	key crypto.Signer // guarded by mu; of the last time that the vault was unlocked
+}
+
+func newVaultSigner(derive func() (crypto.Signer, error)) (*vaultSigner, error) {
+	key, err := derive()
+	if err != nil {
+		return nil, err
+	}
+	return &vaultSigner{derive: derive, public: key.Public(), key: key}, nil
+}
+
+// Public works when the vault is locked too.
+func (s *vaultSigner) Public() crypto.PublicKey { return s.public }
+
+// Sign fails with vault.ErrLocked while the vault is locked.
+func (s *vaultSigner) Sign(rand io.Reader, message []byte, opts crypto.SignerOpts) ([]byte, error) {
+	s.mu.Lock()
+	key := s.key
+	s.mu.Unlock()
+	sig, err := key.Sign(rand, message, opts)
+	if !errors.Is(err, vault.ErrLocked) {
+		return sig, err
+	}
+	if key, err = s.derive(); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	s.key = key
+	s.mu.Unlock()
+	return key.Sign(rand, message, opts)
 }
 
 // Secrets are the ways to what opens a vault.
@@ -90,6 +133,11 @@ func (s Secrets) open(ctx context.Context, v *vault.Vault) error {
 	if err != nil {
 		return fault.New(fault.Denied, fmt.Sprintf("vault.unlock (%s): %v", s.Ref.Kind, err), "")
 	}
+	return openWith(ctx, v, text)
+}
+
+// openWith opens a vault with what a file or descriptor holds, and wipes it.
+func openWith(ctx context.Context, v *vault.Vault, text []byte) error {
 	ids, err := vault.ParseIdentities(bytes.NewReader(text))
 	clear(text)
 	if err != nil {

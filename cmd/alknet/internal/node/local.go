@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"sync"
@@ -21,7 +22,7 @@ import (
 // A local is a listener on this machine, of [admin] or [socks].
 type local struct {
 	settings any
-	addr     net.Addr
+	addrs    []string // where it listens
 	shutdown func(context.Context) error
 	wg       sync.WaitGroup
 }
@@ -36,6 +37,19 @@ func (l *local) close() {
 	l.wg.Wait()
 }
 
+// network is where it listens for others than the processes of this machine's user.
+func (l *local) network(name string) (all []Listener) {
+	if l == nil {
+		return nil
+	}
+	for _, addr := range l.addrs {
+		if !filepath.IsAbs(addr) {
+			all = append(all, Listener{Name: name, TCP: addr})
+		}
+	}
+	return all
+}
+
 // openLocal opens, changes or closes the local listeners as a configuration says.
 func (n *Node) openLocal(f *config.File) error {
 	var errs []error
@@ -43,8 +57,13 @@ func (n *Node) openLocal(f *config.File) error {
 		if *p != nil && reflect.DeepEqual((*p).settings, settings) {
 			return
 		}
+		set := func(l *local) {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			*p = l
+		}
 		(*p).close()
-		*p = nil
+		set(nil)
 		if settings == nil {
 			return
 		}
@@ -54,9 +73,10 @@ func (n *Node) openLocal(f *config.File) error {
 			return
 		}
 		l.settings = settings
-		*p = l
+		set(l)
 	}
 	open(&n.admin, value(f.Admin), func() (*local, error) { return n.openAdmin(f.Admin) })
+	open(&n.sshd, sshdSettings(f.SSH), func() (*local, error) { return n.openSSHD(f.SSH) })
 	open(&n.socks, value(f.Socks), func() (*local, error) { return n.openSocks(f.Socks) })
 	return errors.Join(errs...)
 }
@@ -78,8 +98,8 @@ func (n *Node) openAdmin(a *config.Admin) (*local, error) {
 			return nil, errors.Join(fmt.Errorf("[admin]: %w", err), l.Close())
 		}
 	}
-	srv := &http.Server{Handler: n.adminHandler(a), ReadHeaderTimeout: 10 * time.Second, WriteTimeout: time.Minute, MaxHeaderBytes: 32 << 10}
-	lo := &local{addr: l.Addr(), shutdown: func(ctx context.Context) error { return errors.Join(srv.Shutdown(ctx), srv.Close()) }}
+	srv := &http.Server{Handler: n.adminHandler(a), ReadHeaderTimeout: 10 * time.Second, WriteTimeout: time.Minute, IdleTimeout: time.Minute, MaxHeaderBytes: 32 << 10}
+	lo := &local{addrs: []string{l.Addr().String()}, shutdown: func(ctx context.Context) error { return errors.Join(srv.Shutdown(ctx), srv.Close()) }}
 	safe.Go(&lo.wg, n.fail("admin"), func() {
 		if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 			n.fail("admin")(err)
@@ -117,7 +137,7 @@ func (n *Node) openSocks(s *config.Socks) (*local, error) {
 		}
 		return link.DialContext(ctx, network, address)
 	}
-	lo := &local{addr: l.Addr(), shutdown: func(ctx context.Context) error {
+	lo := &local{addrs: []string{l.Addr().String()}, shutdown: func(ctx context.Context) error {
 		defer stop()
 		return srv.Shutdown(ctx)
 	}}

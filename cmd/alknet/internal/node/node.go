@@ -67,12 +67,14 @@ type Node struct {
 	router    *alknet.Router
 	registry  *call.Registry // of operations for peers
 	known     *known
+	dialled   dialledPeers
 	gate      *forward.Gate
 	graph     graph
 	events    hub
 	control   *control
 	admin     *local
 	socks     *local
+	sshd      *local
 
 	phase   atomic.Value // string: starting, ready, draining
 	tickets atomic.Int64 // epochs of tickets: how often peers were authenticated again
@@ -181,6 +183,7 @@ func (n *Node) assemble() error {
 	if n.known, err = openKnown(n.places, n.opts.File, n.log); err != nil {
 		return err
 	}
+	n.dialled.n = n
 	n.router = &alknet.Router{Authenticate: n.known.authenticate, Logger: n.log}
 	if l := n.opts.File.Limits; l != nil {
 		n.router.Limits = *l
@@ -232,6 +235,7 @@ func (n *Node) setPolicy(f *config.File) {
 // reauthenticate judges who is connected again.
 func (n *Node) reauthenticate() {
 	n.tickets.Add(1)
+	n.dialled.forget()
 	ctx, cancel := context.WithTimeout(n.ctx, 5*time.Second)
 	defer cancel()
 	if err := n.router.Reauthenticate(ctx); err != nil {
@@ -341,6 +345,7 @@ func (n *Node) abandon() {
 func (n *Node) closeAll() {
 	n.admin.close()
 	n.socks.close()
+	n.sshd.close()
 	n.control.close()
 	n.closeGraph()
 	for _, ep := range n.endpoints {

@@ -153,6 +153,16 @@ func remote(err error) error {
 		code = codes.InvalidInput
 	case fault.Busy:
 		code = codes.ResourceExhausted
+	case fault.Unreachable:
+		code = codes.Unavailable
+	case fault.Deadline:
+		code = codes.Timeout
+	case fault.NotServed:
+		code = codes.NotFound
+	case fault.Integrity:
+		code = codes.DataLoss
+	case fault.Passphrase:
+		code = "PASSPHRASE"
 	case fault.Failed:
 		code = "FAILED"
 	}
@@ -163,4 +173,4 @@ func remote(err error) error {
 }
 
 // nodeErrors are what node operations declare.
-var nodeErrors = []call.ErrorSpec{{Code: "UNKNOWN_PEER", Description: "nobody of that name is known"}, {Code: "FAILED", Description: "the message says why"}}
+var nodeErrors = []call.ErrorSpec{{Code: "PASSPHRASE", Description: "the passphrase or the phrase is wrong"}, {Code: "UNKNOWN_PEER", Description: "nobody of that name is known"}, {Code: "FAILED", Description: "the message says why"}}

@@ -72,6 +72,7 @@ func (n *Node) register(p *part) error {
 	n.mu.Lock()
 	n.parts[p.section] = p
 	n.mu.Unlock()
+	n.dialled.forget()
 	return nil
 }
 
@@ -116,6 +117,7 @@ func (n *Node) buildCall(f *config.File) (*part, error) {
 		Registry:     n.registry,
 		Sources:      n.graph.sources(),
 		Authenticate: n.known.token,
+		Identify:     n.dialled.identify,
 		OnConnect:    n.graph.onConnect(),
 		Limits:       f.Call.Limits,
 		Logger:       n.log,
@@ -141,6 +143,7 @@ func (n *Node) buildSSH(f *config.File) (*part, error) {
 		AcceptAnyKey: f.SSH.AcceptAnyKey,
 		AllowAgent:   f.SSH.AllowAgent,
 		Environ:      f.SSH.Environ,
+		Users:        n.sshUsers(f.SSH),
 		Limits:       f.SSH.Limits,
 		Logger:       n.log,
 	}

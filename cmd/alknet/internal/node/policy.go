@@ -12,6 +12,7 @@ import (
 	"github.com/alkdev/alknet/internal/printable"
 	"github.com/alkdev/alknet/ssh"
 	"github.com/alkdev/alknet/ssh/forward"
+	"github.com/alkdev/alknet/ssh/tunnel"
 )
 
 // PolicyIn is the input of node/policy.
@@ -186,11 +187,40 @@ func (e *explaining) operation(name string) error {
 	return e.step("operation", op.Access.Check(&e.id), op.Name+" admits it", e.grant(op.Access))
 }
 
+// carried asks whether one of the services that carry forwards lets the peer in.
+func (e *explaining) carried(alpns []string) error {
+	refused := errors.New("this node has no service that carries forwards")
+	hint := "alknet config example"
+	for _, alpn := range alpns {
+		for _, s := range e.n.router.Services() {
+			if s.ALPN != alpn {
+				continue
+			}
+			switch err := s.Access.Check(&e.id); {
+			case e.id.ID == "" && !s.AllowAnonymous:
+				refused, hint = errors.New("authentication required"), "alknet peer add NAME "+e.id.Peer.String()
+			case err == nil:
+				return e.step("service", nil, alpn+" admits it", "")
+			default:
+				refused, hint = err, e.grant(s.Access)
+			}
+		}
+	}
+	return e.step("service", refused, "", hint)
+}
+
 // forward asks the gate, for every address of a name.
 func (e *explaining) forward(ctx context.Context, op forward.Op, network, address string) error {
 	scope := forward.ScopeDial
 	if op != forward.OpDial {
 		scope = forward.ScopeListen
+	}
+	carriers := []string{tunnel.ALPN, ssh.ALPN}
+	if network == "name" {
+		carriers = carriers[:1]
+	}
+	if err := e.carried(carriers); err != nil {
+		return err
 	}
 	ac := alknet.AccessControl{RequiredScopes: []string{scope}}
 	if err := e.step("scope", ac.Check(&e.id), "it has "+scope, e.grant(ac)); err != nil {

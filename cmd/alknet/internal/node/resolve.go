@@ -145,7 +145,7 @@ func (n *Node) keepTunnel(peer string) (k *forward.Keeper, stop func()) {
 		if err != nil {
 			return nil, err
 		}
-		return tunnel.NewClient(conn), nil
+		return WithNames(tunnel.NewClient(conn)), nil
 	}}
 	n.background("tunnel", func() error {
 		_ = k.Run(ctx) // ends with ctx

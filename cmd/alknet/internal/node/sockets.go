@@ -66,21 +66,21 @@ func (n *Node) openSockets(ctx context.Context) (pairs []sockets, err error) {
 			p.udp, p.tcp, err = open(ctx, addr, kind)
 		}
 		if err != nil {
-			return pairs, socketFault(s, err)
+			return pairs, socketFault("node.listen", s, err)
 		}
 		pairs = append(pairs, p)
 	}
 	return pairs, nil
 }
 
-func socketFault(name string, err error) error {
+func socketFault(key, name string, err error) error {
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return &fault.Error{Exit: fault.Busy, Code: "busy", Message: fmt.Sprintf("node.listen %q is taken by another program: %v", name, err), Hint: "alknet status", Err: err}
+		return &fault.Error{Exit: fault.Busy, Code: "busy", Message: fmt.Sprintf("%s %q is taken by another program: %v", key, name, err), Hint: "alknet status", Err: err}
 	case errors.Is(err, os.ErrPermission):
-		return &fault.Error{Exit: fault.Denied, Code: "denied", Message: fmt.Sprintf("node.listen %q: %v", name, err), Err: err}
+		return &fault.Error{Exit: fault.Denied, Code: "denied", Message: fmt.Sprintf("%s %q: %v", key, name, err), Err: err}
 	}
-	return fmt.Errorf("node.listen %q: %w", name, err)
+	return fmt.Errorf("%s %q: %w", key, name, err)
 }
 
 // maxPortTries bounds the search for a port that is free on UDP and TCP.

@@ -135,7 +135,7 @@ func (n *Node) Status() Status {
 	rs := n.router.Stats()
 	s := Status{
 		Schema:    StatusSchema,
-		Listeners: append([]Listener{}, n.listeners...),
+		Listeners: n.allListeners(),
 		Outside:   []Outside{},
 		Warnings:  n.warnings(f),
 		Services:  n.services(rs),
@@ -157,6 +157,17 @@ func (n *Node) Status() Status {
 	}
 	s.Runtime = runtimeStatus(rs)
 	return s
+}
+
+// allListeners are those of the node, and of sections that open their own.
+func (n *Node) allListeners() []Listener {
+	all := append([]Listener{}, n.listeners...)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	all = append(all, n.sshd.network("ssh.listen")...)
+	all = append(all, n.admin.network("admin.listen")...)
+	all = append(all, n.socks.network("socks.listen")...)
+	return all
 }
 
 func (n *Node) services(rs alknet.Stats) []ServiceStatus {
@@ -248,6 +259,9 @@ func (n *Node) warnings(f *config.File) []Warning {
 	}
 	if f.Node != nil && f.Node.TestNamespace {
 		all = append(all, Warning{"test_namespace", "the operations below test/ are offered", "node.test_namespace = false"})
+	}
+	if n.vault != nil && !n.vault.Status().Unlocked {
+		all = append(all, Warning{"vault_locked", "the vault is locked: nobody can connect, and nothing is signed", "alknet vault unlock"})
 	}
 	for _, s := range f.Explain() {
 		if s.IsLimit() && s.Origin != "default" && s.None() && s.Key != "call.limits.rate" && s.Key != "call.limits.burst" {

@@ -6,6 +6,7 @@ import (
 	"errors"
 
 	"github.com/alkdev/alknet/call"
+	"github.com/alkdev/alknet/cmd/alknet/internal/config"
 	"github.com/alkdev/alknet/cmd/alknet/internal/fault"
 	"github.com/alkdev/alknet/vault"
 )
@@ -62,12 +63,55 @@ func (n *Node) vaultOperations() []call.Operation {
 		}
 		return Stored(n.vault), nil
 	}
+	lock := func(context.Context, struct{}) (string, error) {
+		if n.vault == nil {
+			return "", noVault()
+		}
+		n.vault.Lock()
+		n.event("vault.locked", "", "")
+		n.log.Warn("the vault is locked: nobody can connect until it is unlocked", "event", "vault.locked")
+		return "locked", nil
+	}
 	return []call.Operation{
+		{Name: "node/vault/lock", Description: "forgets the keys until the vault is unlocked", Func: call.MutationFunc(lock), Errors: nodeErrors},
+		{Name: "node/vault/unlock", Description: "unlocks the vault", Func: call.MutationFunc(n.unlockVault), Errors: nodeErrors},
 		{Name: "node/vault/get", Description: "a stored secret", Func: call.QueryFunc(get), Errors: nodeErrors},
 		{Name: "node/vault/put", Description: "stores a secret", Func: call.MutationFunc(put), Errors: nodeErrors},
 		{Name: "node/vault/rm", Description: "removes a stored secret", Func: call.MutationFunc(rm), Errors: nodeErrors},
 		{Name: "node/vault/list", Description: "what is stored", Func: call.QueryFunc(list), Errors: nodeErrors},
 	}
+}
+
+// UnlockIn is the input of node/vault/unlock.
+type UnlockIn struct {
+	Kind string `json:"kind"`          // "prompt": Text is a passphrase; "keyring": the system has it; else Text is a file of age keys or a passphrase
+	Text []byte `json:"text,omitzero"` // raw bytes
+}
+
+func (n *Node) unlockVault(ctx context.Context, in UnlockIn) (string, error) {
+	if n.vault == nil {
+		return "", noVault()
+	}
+	var err error
+	switch in.Kind {
+	case "prompt":
+		pass := func() (vault.Secret, error) { return vault.NewSecret(in.Text), nil }
+		err = Secrets{Ref: config.SecretRef{Kind: "prompt"}, Prompt: pass}.open(ctx, n.vault)
+	case "keyring":
+		err = Secrets{Ref: config.SecretRef{Kind: "keyring"}}.open(ctx, n.vault)
+	default:
+		err = openWith(ctx, n.vault, in.Text)
+	}
+	if errors.Is(err, vault.ErrUnlocked) {
+		return "unlocked", nil
+	}
+	if err != nil {
+		n.log.Warn("the vault stays locked", "event", "vault.refused")
+		return "", remote(err)
+	}
+	n.event("vault.unlocked", "", "")
+	n.log.Info("the vault is unlocked", "event", "vault.unlocked")
+	return "unlocked", nil
 }
 
 // Stored lists what is stored in a vault.
