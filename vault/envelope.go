@@ -39,6 +39,9 @@ const (
 	maxNameBytes    = 200
 	maxPurposeBytes = 64
 
+	// maxHeadBytes is the most that the additional data of envelope 2 has.
+	maxHeadBytes = len(envelopeLabel) + 17 + maxNameBytes + maxPurposeBytes
+
 	// maxEnvelopeJSON is the longest text of an EncryptedData.
 	maxEnvelopeJSON = 2 << 20
 )
@@ -198,8 +201,14 @@ func (s *session) encrypt(e EncryptedData, plain Secret) (EncryptedData, error) 
 		if len(b) > maxDataBytes-tagBytes {
 			return fmt.Errorf("%w: a secret of %d bytes, at most %d", ErrMalformed, len(b), maxDataBytes-tagBytes)
 		}
+		w, key, err := s.begin(secretKey(e.KeyVersion), formKey)
+		if err != nil {
+			return err
+		}
+		defer s.finish(w)
 		e.Data = make([]byte, 0, len(b)+tagBytes)
-		return s.derived(secretKey(e.KeyVersion), formKey, func(key []byte) error { return e.seal(key, b) })
+		guarded(func() { err = e.seal(w, key, b) })
+		return err
 	})
 	if err != nil {
 		return EncryptedData{}, err
@@ -224,9 +233,15 @@ func (s *session) decrypt(e *EncryptedData) (Secret, error) {
 	if err := e.validate(); err != nil {
 		return Secret{}, err
 	}
-	b := s.reserve(len(e.Data) - tagBytes)
-	err := s.derived(secretKey(e.KeyVersion), formKey, func(key []byte) error { return e.open(key, &b.data) })
+	w, key, err := s.begin(secretKey(e.KeyVersion), formKey)
 	if err != nil {
+		return Secret{}, err
+	}
+	defer s.finish(w)
+	b := s.reserve(len(e.Data) - tagBytes)
+	guarded(func() { err = e.open(w, key, &b.data) })
+	if err != nil {
+		b.destroy()
 		return Secret{}, err
 	}
 	return newBuffer(b), nil
@@ -236,8 +251,8 @@ func (s *session) decrypt(e *EncryptedData) (Secret, error) {
 func secretKey(version uint32) place { return place{secretPath, version - firstKeyVersion} }
 
 // seal appends to Data, which the caller made, so that it is nothing that guarded erases.
-func (e *EncryptedData) seal(key, plain []byte) error {
-	gcm, data, err := e.cipher(key)
+func (e *EncryptedData) seal(w *work, key, plain []byte) error {
+	gcm, data, err := e.cipher(w, key)
 	if err == nil {
 		e.Data = gcm.Seal(e.Data, e.IV, plain, data)
 	}
@@ -245,8 +260,8 @@ func (e *EncryptedData) seal(key, plain []byte) error {
 }
 
 // open appends the plaintext to plain, which has room for it.
-func (e *EncryptedData) open(key []byte, plain *[]byte) error {
-	gcm, data, err := e.cipher(key)
+func (e *EncryptedData) open(w *work, key []byte, plain *[]byte) error {
+	gcm, data, err := e.cipher(w, key)
 	if err != nil {
 		return err
 	}
@@ -258,15 +273,15 @@ func (e *EncryptedData) open(key []byte, plain *[]byte) error {
 	return nil
 }
 
-// cipher gives the cipher and the additional data of a record. key is that of
-// its version.
-func (e *EncryptedData) cipher(key []byte) (gcm cipher.AEAD, data []byte, err error) {
+// cipher gives the cipher and the additional data of a record, which is in w. key
+// is that of its version.
+func (e *EncryptedData) cipher(w *work, key []byte) (gcm cipher.AEAD, data []byte, err error) {
 	if e.Envelope == envelopeBound {
 		if key, err = hkdf.Key(sha256.New, key, e.Salt, envelopeLabel, len(key)); err != nil {
 			return nil, nil, fmt.Errorf("vault: %w", err) // a policy of the program's crypto
 		}
 		defer clear(key)
-		data = e.head(make([]byte, 0, len(envelopeLabel)+len(e.Name)+len(e.Purpose)+17))
+		data = e.head(w.head[:0])
 	}
 	block, err := aes.NewCipher(key)
 	if err == nil {
