@@ -22,7 +22,7 @@ const helperJob = "ALKNET_VAULT_HELPER"
 func helper(job string, args []string) int {
 	runtime.LockOSThread() // strace counts the calls of each thread
 	jobs := map[string]func(dir string, args []string) error{
-		"create": helpCreate, "save": helpSave, "hold": helpHold, "unlock": helpUnlock, "memory": helpMemory,
+		"create": helpCreate, "save": helpSave, "hold": helpHold, "unlock": helpUnlock, "memory": helpMemory, "full": helpFull, "mlock": helpMlock,
 		"put":      helpChange(func(v *Vault, _ []string) error { return v.Put("github", "http-token", secret("new")) }),
 		"delete":   helpChange(func(v *Vault, _ []string) error { return v.Delete("github") }),
 		"rotate":   helpChange(func(v *Vault, _ []string) error { _, err := v.Rotate(); return err }),
