@@ -49,9 +49,11 @@ const (
 // EncryptedData is a secret as it is stored and exported, in JSON with standard
 // base64. Its zero Envelope is the form that other programs read and write:
 // AES-256-GCM under the key of the version, without additional data; whoever can
-// write such records can exchange one for another. Envelope 2 is ours: a key of
-// its own for each record, by HKDF-SHA256 from the version's key and Salt, and
-// key version, generation, name and purpose authenticated.
+// write such records can exchange one for another, and as all of a version share
+// a key under random nonces, no version should have more than 2^32 of them.
+// Envelope 2 is ours: a key of its own for each record, by HKDF-SHA256 from the
+// version's key and Salt, and key version, generation, name and purpose
+// authenticated.
 type EncryptedData struct {
 	Envelope   int    `json:"envelope,omitzero"`   // 0 or 2
 	KeyVersion uint32 `json:"key_version"`         // 2 to 2^31+1
