@@ -136,6 +136,8 @@ func TestSecretDestroyWaitsForUse(t *testing.T) {
 			s := make()
 			copied := s
 			inside, leave, gone := newChan(), newChan(), newChan()
+			release := sync.OnceFunc(func() { close(leave) })
+			t.Cleanup(release)
 			var seen []byte
 			var wg sync.WaitGroup
 			wg.Go(func() {
@@ -154,7 +156,7 @@ func TestSecretDestroyWaitsForUse(t *testing.T) {
 				runtime.Gosched() // until Destroy has begun
 			}
 			require.False(t, done.Load())
-			close(leave)
+			release()
 			<-gone
 			wg.Wait()
 			require.Equal(t, bytes.Repeat([]byte{0}, len(canary)), seen)
