@@ -121,6 +121,9 @@ func fullOnce(dir string, room int, id *age.X25519Identity, job func(*Vault, str
 	if !errors.Is(failure, syscall.ENOSPC) {
 		return false, fmt.Errorf("not the system's error: %w", failure)
 	}
+	if names := fmt.Sprint(os.ReadDir(dir)) + fmt.Sprint(os.ReadDir(filepath.Join(dir, slotsName))); strings.Contains(names, tempStart) {
+		return false, fmt.Errorf("a temporary file is left: %s", names)
+	}
 	if after != before && after != half {
 		return false, fmt.Errorf("it sees %q after %w", after, failure)
 	}
@@ -135,9 +138,6 @@ func fullOnce(dir string, room int, id *age.X25519Identity, job func(*Vault, str
 	}
 	if disk := look(v); disk != after {
 		return false, fmt.Errorf("it saw %q, the disk has %q after %w", after, disk, failure)
-	}
-	if names := fmt.Sprint(os.ReadDir(dir)) + fmt.Sprint(os.ReadDir(filepath.Join(dir, slotsName))); strings.Contains(names, tempStart) {
-		return false, fmt.Errorf("a temporary file is left: %s", names)
 	}
 	if len(v.Status().Slots) != 1 {
 		return false, errors.New("another slot")
