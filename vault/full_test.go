@@ -105,6 +105,9 @@ func fullOnce(dir string, room int, id *age.X25519Identity, job func(*Vault, str
 	if err != nil {
 		return false, err
 	}
+	if err := os.Remove(filepath.Join(dir, oldName)); err != nil { // which would make room by giving way
+		return false, err
+	}
 	before := look(v)
 	filler := filepath.Join(filepath.Dir(dir), "filler")
 	if err := fill(filler, room); err != nil {
