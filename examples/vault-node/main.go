@@ -6,6 +6,7 @@ package main
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -13,8 +14,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-
-	xssh "golang.org/x/crypto/ssh"
 
 	"github.com/alkdev/alknet"
 	"github.com/alkdev/alknet/vault"
@@ -37,8 +36,8 @@ func serve(ctx context.Context, dir string, credential io.Reader) {
 		return err
 	})}))
 	go router.Serve(ep)
-	host := must(xssh.NewPublicKey(must(v.SSHHostKey(0)).Public()))
-	fmt.Fprintf(os.Stderr, "SSH host key: %s", xssh.MarshalAuthorizedKey(host))
+	host := fmt.Appendf(nil, "\x00\x00\x00\x0bssh-ed25519\x00\x00\x00\x20%s", must(v.SSHHostKey(0)).Public())
+	fmt.Fprintf(os.Stderr, "SSH host key: ssh-ed25519 %s\n", base64.StdEncoding.EncodeToString(host))
 	fmt.Println(ep.Addr().HostPort)
 	io.Copy(io.Discard, os.Stdin) // until the other process has seen enough
 	must(0, router.Shutdown(ctx))
