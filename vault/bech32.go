@@ -14,6 +14,7 @@ func bech32(prefix string, data []byte) string {
 		text = append(text, bech32Digits[v])
 	}
 	clear(values)
+	defer clear(text)
 	return string(text)
 }
 

@@ -6,10 +6,11 @@ import (
 )
 
 // A cacheKey is what a derived key goes by: the same place in another form is
-// another key.
-type cacheKey struct {
-	place
-	form form
+// another key. It is one number, which a map finds sooner than several.
+type cacheKey uint64
+
+func cacheKeyOf(at place, f form) cacheKey {
+	return cacheKey(f)<<40 | cacheKey(at.branch)<<32 | cacheKey(at.n)
 }
 
 // An entry is a key in the page.

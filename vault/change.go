@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -181,18 +182,28 @@ func (v *Vault) replace(c contents) {
 	v.mu.Unlock()
 }
 
-// save writes both files, the secrets first: vault.json never knows of a change
-// that is not there. The caller has writing.
+// save writes both files. All that takes room on the disk is there before either
+// changes, so that a full one leaves both as they are; then the secrets change
+// first: vault.json never knows of a change that is not there. The caller has
+// writing.
 func (v *Vault) save(s *session, c *contents) error {
 	c.state.Change = c.change
 	if v.root == nil {
 		return nil
 	}
 	v.touched = true
-	if err := c.store().write(v.root, s); err != nil {
+	secrets, err := c.store().prepare(v.root, s)
+	if err != nil {
 		return err
 	}
-	return c.state.write(v.root, s)
+	state, err := c.state.prepare(v.root, s)
+	if err != nil {
+		return errors.Join(err, secrets.drop())
+	}
+	if err := secrets.commit(); err != nil {
+		return errors.Join(err, state.drop())
+	}
+	return state.commit()
 }
 
 // saveState writes vault.json alone.

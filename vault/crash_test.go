@@ -149,6 +149,44 @@ func TestCreateSurvivesKills(t *testing.T) {
 	})
 }
 
+// TestSaveSurvivesKills: a folder is whole, or it opens to nobody and can be made
+// again; the vault in memory is lost with its process either way.
+func TestSaveSurvivesKills(t *testing.T) {
+	device := must(age25519())
+	var dir string
+	prepare := func() []string {
+		dir = filepath.Join(t.TempDir(), "v")
+		return []string{dir, device.Recipient().String()}
+	}
+	whole := 0
+	sweep(t, "save", prepare, func(victim victim) {
+		v, err := Open(dir, nil)
+		if err == nil {
+			err = errors.Join(v.Unlock(t.Context(), device))
+			defer v.Close()
+		}
+		if err != nil {
+			require.False(t, victim.done)
+			require.ErrorIs(t, err, ErrNotFound, "what is missing is vault.json")
+			if v != nil {
+				require.ErrorIs(t, v.UnlockPhrase(phrase(t, about), Secret{}), ErrNotFound)
+				require.NoError(t, v.Close())
+			}
+			require.NoError(t, os.RemoveAll(dir))
+			again := must(savable())
+			require.NoError(t, again.Save(dir, device.Recipient()))
+			require.NoError(t, again.Close())
+			v = must(Open(dir, nil))
+			defer v.Close()
+			require.NoError(t, v.Unlock(t.Context(), device))
+		} else {
+			whole++
+		}
+		require.Equal(t, "index 0 version 2 github 2 old gitlab 2 new", look(v))
+	})
+	require.NotZero(t, whole, "killed after the last rename")
+}
+
 // TestSealSurvivesKills: a slot that is replaced opens with the old key or the
 // new one.
 func TestSealSurvivesKills(t *testing.T) {

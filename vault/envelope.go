@@ -39,6 +39,9 @@ const (
 	maxNameBytes    = 200
 	maxPurposeBytes = 64
 
+	// maxHeadBytes is the most that the additional data of envelope 2 has.
+	maxHeadBytes = len(envelopeLabel) + 17 + maxNameBytes + maxPurposeBytes
+
 	// maxEnvelopeJSON is the longest text of an EncryptedData.
 	maxEnvelopeJSON = 2 << 20
 )
@@ -46,9 +49,11 @@ const (
 // EncryptedData is a secret as it is stored and exported, in JSON with standard
 // base64. Its zero Envelope is the form that other programs read and write:
 // AES-256-GCM under the key of the version, without additional data; whoever can
-// write such records can exchange one for another. Envelope 2 is ours: a key of
-// its own for each record, by HKDF-SHA256 from the version's key and Salt, and
-// key version, generation, name and purpose authenticated.
+// write such records can exchange one for another, and as all of a version share
+// a key under random nonces, no version should have more than 2^32 of them.
+// Envelope 2 is ours: a key of its own for each record, by HKDF-SHA256 from the
+// version's key and Salt, and key version, generation, name and purpose
+// authenticated.
 type EncryptedData struct {
 	Envelope   int    `json:"envelope,omitzero"`   // 0 or 2
 	KeyVersion uint32 `json:"key_version"`         // 2 to 2^31+1
@@ -198,8 +203,14 @@ func (s *session) encrypt(e EncryptedData, plain Secret) (EncryptedData, error) 
 		if len(b) > maxDataBytes-tagBytes {
 			return fmt.Errorf("%w: a secret of %d bytes, at most %d", ErrMalformed, len(b), maxDataBytes-tagBytes)
 		}
+		w, key, err := s.begin(secretKey(e.KeyVersion), formKey)
+		if err != nil {
+			return err
+		}
+		defer s.finish(w)
 		e.Data = make([]byte, 0, len(b)+tagBytes)
-		return s.derived(secretKey(e.KeyVersion), formKey, func(key []byte) error { return e.seal(key, b) })
+		guarded(func() { err = e.seal(w, key, b) })
+		return err
 	})
 	if err != nil {
 		return EncryptedData{}, err
@@ -224,9 +235,15 @@ func (s *session) decrypt(e *EncryptedData) (Secret, error) {
 	if err := e.validate(); err != nil {
 		return Secret{}, err
 	}
-	b := s.reserve(len(e.Data) - tagBytes)
-	err := s.derived(secretKey(e.KeyVersion), formKey, func(key []byte) error { return e.open(key, &b.data) })
+	w, key, err := s.begin(secretKey(e.KeyVersion), formKey)
 	if err != nil {
+		return Secret{}, err
+	}
+	defer s.finish(w)
+	b := s.reserve(len(e.Data) - tagBytes)
+	guarded(func() { err = e.open(w, key, &b.data) })
+	if err != nil {
+		b.destroy()
 		return Secret{}, err
 	}
 	return newBuffer(b), nil
@@ -236,8 +253,8 @@ func (s *session) decrypt(e *EncryptedData) (Secret, error) {
 func secretKey(version uint32) place { return place{secretPath, version - firstKeyVersion} }
 
 // seal appends to Data, which the caller made, so that it is nothing that guarded erases.
-func (e *EncryptedData) seal(key, plain []byte) error {
-	gcm, data, err := e.cipher(key)
+func (e *EncryptedData) seal(w *work, key, plain []byte) error {
+	gcm, data, err := e.cipher(w, key)
 	if err == nil {
 		e.Data = gcm.Seal(e.Data, e.IV, plain, data)
 	}
@@ -245,8 +262,8 @@ func (e *EncryptedData) seal(key, plain []byte) error {
 }
 
 // open appends the plaintext to plain, which has room for it.
-func (e *EncryptedData) open(key []byte, plain *[]byte) error {
-	gcm, data, err := e.cipher(key)
+func (e *EncryptedData) open(w *work, key []byte, plain *[]byte) error {
+	gcm, data, err := e.cipher(w, key)
 	if err != nil {
 		return err
 	}
@@ -258,15 +275,15 @@ func (e *EncryptedData) open(key []byte, plain *[]byte) error {
 	return nil
 }
 
-// cipher gives the cipher and the additional data of a record. key is that of
-// its version.
-func (e *EncryptedData) cipher(key []byte) (gcm cipher.AEAD, data []byte, err error) {
+// cipher gives the cipher and the additional data of a record, which is in w. key
+// is that of its version.
+func (e *EncryptedData) cipher(w *work, key []byte) (gcm cipher.AEAD, data []byte, err error) {
 	if e.Envelope == envelopeBound {
 		if key, err = hkdf.Key(sha256.New, key, e.Salt, envelopeLabel, len(key)); err != nil {
 			return nil, nil, fmt.Errorf("vault: %w", err) // a policy of the program's crypto
 		}
 		defer clear(key)
-		data = e.head(make([]byte, 0, len(envelopeLabel)+len(e.Name)+len(e.Purpose)+17))
+		data = e.head(w.head[:0])
 	}
 	block, err := aes.NewCipher(key)
 	if err == nil {

@@ -129,26 +129,58 @@ func readFile(root *os.Root, name string, limit int64) ([]byte, error) {
 	return data, nil
 }
 
-// writeFile makes data the content of a file: when it returns nil, that is on
-// the disk; after an error or a crash the file has its old content, or its new
-// one if only the sync of the folder failed.
-func writeFile(root *os.Root, name string, data []byte) error {
-	folder := path.Dir(name)
-	temp := path.Join(folder, tempStart+rand.Text())
-	err := writeTemp(root, temp, data)
+// A pending is a file whose new content is on the disk under another name.
+type pending struct {
+	root       *os.Root
+	name, temp string
+	before     func(*os.Root) error // the first step of commit; may be nil
+}
+
+// prepare puts data on the disk, to be the content of a file. After an error
+// nothing is left of it.
+func prepare(root *os.Root, name string, data []byte) (*pending, error) {
+	p := &pending{root: root, name: name, temp: path.Join(path.Dir(name), tempStart+rand.Text())}
+	if err := writeTemp(root, p.temp, data); err != nil {
+		return nil, errors.Join(fmt.Errorf("vault: write %s: %w", name, err), p.drop())
+	}
+	return p, nil
+}
+
+// commit makes the new content the file's: when it returns nil, that is on the
+// disk; after an error or a crash the file has its old content, or its new one if
+// only the sync of the folder failed.
+func (p *pending) commit() error {
+	var err error
+	if p.before != nil {
+		err = p.before(p.root)
+	}
 	if err == nil {
-		err = root.Rename(temp, name)
+		err = p.root.Rename(p.temp, p.name)
 	}
 	if err != nil {
-		if gone := root.Remove(temp); gone != nil && !errors.Is(gone, iofs.ErrNotExist) {
-			err = errors.Join(err, gone)
-		}
-		return fmt.Errorf("vault: write %s: %w", name, err)
+		return errors.Join(fmt.Errorf("vault: write %s: %w", p.name, err), p.drop())
 	}
-	if err := syncFolder(root, folder); err != nil {
-		return fmt.Errorf("vault: write %s: sync its folder: %w", name, err)
+	if err := syncFolder(p.root, path.Dir(p.name)); err != nil {
+		return fmt.Errorf("vault: write %s: sync its folder: %w", p.name, err)
 	}
 	return nil
+}
+
+// drop removes the new content, if it is there.
+func (p *pending) drop() error {
+	if err := p.root.Remove(p.temp); err != nil && !errors.Is(err, iofs.ErrNotExist) {
+		return fmt.Errorf("vault: write %s: %w", p.name, err)
+	}
+	return nil
+}
+
+// writeFile is both halves.
+func writeFile(root *os.Root, name string, data []byte) error {
+	p, err := prepare(root, name, data)
+	if err != nil {
+		return err
+	}
+	return p.commit()
 }
 
 // writeTemp makes a new file with data that is on the disk when it returns.

@@ -1,55 +1,62 @@
 package vault
 
-import "sync"
+import (
+	"sync"
+	"sync/atomic"
+)
 
 // A gate counts uses of something that can be taken away. The zero gate is open.
+// It is small: each Secret has one.
 type gate struct {
-	mu     sync.Mutex
-	uses   int32         // guarded by mu
-	closed bool          // guarded by mu
-	idle   chan struct{} // guarded by mu; made by a close that has to wait, closed when uses is 0
+	word atomic.Int64            // twice the uses, and gateClosed
+	wait atomic.Pointer[waiting] // made by the first close that has to wait
 }
+
+// A waiting is what closes wait for.
+type waiting struct {
+	once sync.Once
+	idle chan struct{} // closed when no use is under way
+}
+
+const (
+	gateClosed = 1
+	gateUse    = 2
+)
 
 // enter begins a use, which ends with leave. It reports whether the gate is open.
 func (g *gate) enter() bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.closed {
-		return false
+	if g.word.Add(gateUse)&gateClosed == 0 {
+		return true
 	}
-	g.uses++
-	return true
+	g.leave()
+	return false
 }
 
-// leave ends a use.
+// leave ends a use. After a close an enter that fails is one for a moment, so
+// there may be several last ones.
 func (g *gate) leave() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.uses--
-	if g.closed && g.uses == 0 && g.idle != nil {
-		close(g.idle)
+	if g.word.Add(-gateUse) != gateClosed {
+		return
+	}
+	if w := g.wait.Load(); w != nil {
+		w.once.Do(func() { close(w.idle) })
 	}
 }
 
 // close refuses new uses and returns when none is under way. Every call waits.
 func (g *gate) close() {
-	g.mu.Lock()
-	g.closed = true
-	if g.uses == 0 {
-		g.mu.Unlock()
+	if g.word.Or(gateClosed)&^gateClosed == 0 {
 		return
 	}
-	if g.idle == nil {
-		g.idle = make(chan struct{})
+	g.wait.CompareAndSwap(nil, &waiting{idle: make(chan struct{})})
+	w := g.wait.Load()
+	if g.word.Load() != gateClosed { // a last leave from here on finds w
+		<-w.idle
 	}
-	idle := g.idle
-	g.mu.Unlock()
-	<-idle
 }
 
 // state says whether close was called and whether a use is under way.
 func (g *gate) state() (closing, busy bool) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.closed, g.uses > 0
+	word := g.word.Load()
+	return word&gateClosed != 0, word >= gateUse
 }

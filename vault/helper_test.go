@@ -22,7 +22,7 @@ const helperJob = "ALKNET_VAULT_HELPER"
 func helper(job string, args []string) int {
 	runtime.LockOSThread() // strace counts the calls of each thread
 	jobs := map[string]func(dir string, args []string) error{
-		"create": helpCreate, "hold": helpHold, "unlock": helpUnlock, "memory": helpMemory,
+		"create": helpCreate, "save": helpSave, "hold": helpHold, "unlock": helpUnlock, "memory": helpMemory, "full": helpFull, "mlock": helpMlock,
 		"put":      helpChange(func(v *Vault, _ []string) error { return v.Put("github", "http-token", secret("new")) }),
 		"delete":   helpChange(func(v *Vault, _ []string) error { return v.Delete("github") }),
 		"rotate":   helpChange(func(v *Vault, _ []string) error { _, err := v.Rotate(); return err }),
@@ -52,6 +52,33 @@ func helpCreate(dir string, _ []string) error {
 	}
 	fmt.Println("done")
 	return v.Close()
+}
+
+// helpSave saves a vault of memory, with a slot for the key of args.
+func helpSave(dir string, args []string) error {
+	v, err := savable()
+	if err != nil {
+		return err
+	}
+	to, err := age.ParseX25519Recipient(args[0])
+	if err != nil {
+		return err
+	}
+	fmt.Println("begin")
+	if err := v.Save(dir, to); err != nil {
+		return err
+	}
+	fmt.Println("done")
+	return v.Close()
+}
+
+// savable is a vault in memory with two secrets.
+func savable() (*Vault, error) {
+	v, err := New(aboutPhrase(), Secret{}, nil)
+	if err != nil {
+		return nil, err
+	}
+	return v, errors.Join(v.Put("github", "http-token", secret(canary)), v.Put("gitlab", "http-token", secret("new")))
 }
 
 func helpHold(dir string, _ []string) error {

@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 // scan counts how often each needle is in the memory of another process.
@@ -111,6 +112,49 @@ func TestPageIsWiped(t *testing.T) {
 	s.end()
 	require.Equal(t, make([]byte, pageBytes), unmapped.bytes())
 	p.free()
+}
+
+// TestStatusSaysWhatHoldsNow: memory that could be locked when the vault was made
+// and cannot be now is in Status, and in one event.
+func TestStatusSaysWhatHoldsNow(t *testing.T) {
+	if !inMemoryVault(t, nil).Status().Mlock {
+		t.Skip("memory cannot be locked here")
+	}
+	cmd := exec.CommandContext(t.Context(), must(os.Executable()), "")
+	cmd.Env = append(os.Environ(), helperJob+"=mlock")
+	out, err := cmd.Output()
+	require.NoError(t, err, "%s", out)
+	require.Equal(t, "true 0\nfalse 1\nfalse 1\n", string(out))
+}
+
+// helpMlock unlocks a vault before and after its process may lock memory.
+func helpMlock(string, []string) error {
+	warnings := 0
+	v, err := New(aboutPhrase(), Secret{}, &Options{Events: func(e Event) {
+		if e.Kind == eventWarning {
+			warnings++
+		}
+	}})
+	if err != nil {
+		return err
+	}
+	defer v.Close()
+	fmt.Println(v.Status().Mlock, warnings)
+	var none [2]unix.CapUserData
+	if err := unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{}); err != nil {
+		return err
+	}
+	if err := unix.Capset(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &none[0]); err != nil { // of this thread
+		return err
+	}
+	for range 2 {
+		v.Lock()
+		if err := v.UnlockPhrase(aboutPhrase(), Secret{}); err != nil {
+			return err
+		}
+		fmt.Println(v.Status().Mlock, warnings)
+	}
+	return nil
 }
 
 // TestStatusSaysWhatProtectsMemory on this machine.

@@ -14,7 +14,8 @@ const (
 
 // Options are the settings of a Vault. Nil means all defaults.
 type Options struct {
-	// AutoLock locks after so long without use of a key or secret; 0: never.
+	// AutoLock locks after so long without use of a key or secret; 0: never. Time
+	// in which the machine sleeps does not count on most systems.
 	AutoLock time.Duration
 
 	// CacheTTL is how long a derived key stays in memory; 0: an hour; negative:

@@ -43,6 +43,11 @@ func newPage() *page {
 	return p
 }
 
+// A protection is what the system does for a page.
+type protection struct{ mlock, noDump bool }
+
+func (p *page) holds() protection { return protection{p.mlock, p.noDump} }
+
 func (p *page) seed() []byte      { return p.bytes()[:seedBytes] }
 func (p *page) root() []byte      { return p.bytes()[seedBytes:slotsAt] }
 func (p *page) slot(i int) []byte { return p.bytes()[slotsAt+i*slotBytes:][:slotBytes] }

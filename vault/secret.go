@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"runtime"
+	"sync"
 )
 
 // redactedText is what every formatter and text encoder shows.
@@ -68,7 +69,9 @@ type Secret struct {
 type buffer struct {
 	gate  gate
 	data  []byte
-	owner *session // whose end also ends this buffer; nil: nobody's
+	mu    sync.Mutex // held while a buffer without an owner is wiped
+	owner *session   // whose end also ends this buffer; nil: nobody's
+	own   *[]byte    // where the owner finds data; nil: it is a piece of a tray's room; guarded by owner.mu
 }
 
 // NewSecret takes b over: it is copied, then wiped.
@@ -119,14 +122,21 @@ func (s Secret) Equal(t Secret) bool {
 // Destroy waits for Use calls under way and wipes the bytes. Later calls and
 // those on the zero Secret do nothing.
 func (s Secret) Destroy() {
-	if s.get == nil {
-		return
+	if s.get != nil {
+		s.get().destroy()
 	}
-	b := s.get()
+}
+
+func (b *buffer) destroy() {
 	b.gate.close()
+	mu := &b.mu
 	if b.owner != nil {
-		b.owner.mu.Lock() // its end wipes too
-		defer b.owner.mu.Unlock()
+		mu = &b.owner.mu // its end wipes too
 	}
+	mu.Lock()
+	defer mu.Unlock()
 	clear(b.data)
+	if b.own != nil {
+		*b.own, b.data = nil, nil // others of the tray do not keep it
+	}
 }

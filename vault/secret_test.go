@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -134,6 +136,8 @@ func TestSecretDestroyWaitsForUse(t *testing.T) {
 			s := make()
 			copied := s
 			inside, leave, gone := newChan(), newChan(), newChan()
+			release := sync.OnceFunc(func() { close(leave) })
+			t.Cleanup(release)
 			var seen []byte
 			var wg sync.WaitGroup
 			wg.Go(func() {
@@ -152,7 +156,7 @@ func TestSecretDestroyWaitsForUse(t *testing.T) {
 				runtime.Gosched() // until Destroy has begun
 			}
 			require.False(t, done.Load())
-			close(leave)
+			release()
 			<-gone
 			wg.Wait()
 			require.Equal(t, bytes.Repeat([]byte{0}, len(canary)), seen)
@@ -167,24 +171,75 @@ func newChan() chan struct{} { return make(chan struct{}) }
 // TestSecretDroppedIsWiped by the collector; what is kept is not, though it
 // shares a tray with them.
 func TestSecretDroppedIsWiped(t *testing.T) {
+	for kind, tray := range trays {
+		t.Run(fmt.Sprint(tray.most), func(t *testing.T) {
+			v := inMemoryVault(t, nil)
+			text := canary
+			if kind > 0 {
+				text = strings.Repeat(canary, 2+trays[kind-1].most/len(canary))
+			}
+			require.NoError(t, v.Put("a", "b", secret(text)))
+			kept := must(v.Get("a", "b"))
+			s := v.current()
+			count := func() int {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				return len(s.handed)
+			}
+			var bytes [][]byte // as no program may keep them
+			for range min(10*tray.buffers, 300) {
+				require.NoError(t, must(v.Get("a", "b")).Use(func(b []byte) error {
+					bytes = append(bytes, b)
+					return nil
+				}))
+			}
+			require.Greater(t, count(), 2)
+			for count() > 2 { // the kept one's tray, and the current
+				runtime.GC()
+			}
+			left := 0
+			s.mu.Lock() // the collector's wiping is over
+			for _, b := range bytes {
+				if !slices.Equal(b, make([]byte, len(b))) {
+					left++
+				}
+			}
+			s.mu.Unlock()
+			require.Less(t, left, 2*tray.buffers)
+			require.True(t, reveal(t, kept) == text)
+			v.Lock()
+			require.Zero(t, count())
+			require.ErrorIs(t, kept.Use(func([]byte) error { return nil }), ErrLocked)
+			for _, b := range bytes {
+				require.True(t, slices.Equal(b, make([]byte, len(b))), "wiped by the lock")
+			}
+		})
+	}
+}
+
+// TestSecretDestroyedIsNotKept by others of its tray.
+func TestSecretDestroyedIsNotKept(t *testing.T) {
 	v := inMemoryVault(t, nil)
-	require.NoError(t, v.Put("a", "b", secret(canary)))
-	kept := must(v.Get("a", "b"))
-	s := v.current()
-	count := func() int {
+	require.NoError(t, v.Put("a", "b", secret(strings.Repeat(canary, 100))))
+	kept, gone := must(v.Get("a", "b")), must(v.Get("a", "b"))
+	held := func() (n int) {
+		s := v.current()
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		return len(s.handed)
+		for h := range s.handed {
+			for _, b := range h.bytes() {
+				n += len(b)
+			}
+		}
+		return n
 	}
-	for range 10 * trays[0].buffers {
-		must(v.Get("a", "b"))
-	}
-	require.Greater(t, count(), 2)
-	for count() > 2 { // the kept one's tray, and the current
-		runtime.GC()
-	}
-	require.True(t, reveal(t, kept) == canary)
-	v.Lock()
-	require.Zero(t, count())
-	require.ErrorIs(t, kept.Use(func([]byte) error { return nil }), ErrLocked)
+	before := held()
+	gone.Destroy()
+	require.Equal(t, before-100*len(canary), held())
+	require.True(t, reveal(t, kept) == strings.Repeat(canary, 100))
+	bad := must(v.Encrypt(EncryptedData{Envelope: 2, Name: "a", Purpose: "b"}, secret(strings.Repeat(canary, 100))))
+	bad.Name = "c"
+	_, err := v.Decrypt(bad)
+	require.ErrorIs(t, err, ErrDecrypt)
+	require.Equal(t, before-100*len(canary), held(), "nor what did not decrypt")
 }

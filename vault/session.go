@@ -15,7 +15,7 @@ type session struct {
 	cache *cache
 	event func(kind, subject string, err error) // of the vault; nil: nobody listens
 	over  sync.Once                             // wipes
-	keys  sync.Pool                             // of *[nodeBytes]byte, wiped: for the one operation of a key
+	works sync.Pool                             // of *work, wiped
 
 	lastUse  atomic.Int64 // nanoseconds since began; read by the AutoLock timer
 	began    time.Time
@@ -106,7 +106,7 @@ func (s *session) end() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		for h := range s.handed {
-			clear(h.bytes())
+			h.wipe()
 		}
 		clear(s.handed)
 		clear(s.trays())
@@ -123,31 +123,50 @@ func (s *session) with(at place, f form, use func(key []byte) error) error {
 	return s.derived(at, f, use)
 }
 
-// derived is with for callers that are within the gate.
-func (s *session) derived(at place, f form, use func(key []byte) error) error {
-	key, _ := s.keys.Get().(*[nodeBytes]byte) // on the heap: crypto/ed25519 does not work with the page
-	if key == nil {
-		key = new([nodeBytes]byte)
+// A work is memory for the one operation of a key.
+type work struct {
+	key  [nodeBytes]byte // on the heap: crypto/ed25519 does not work with the page
+	head [maxHeadBytes]byte
+}
+
+// begin gives the key at a place, in a work that goes back by finish. The caller
+// is within the gate.
+func (s *session) begin(at place, f form) (w *work, key []byte, err error) {
+	w, _ = s.works.Get().(*work)
+	if w == nil {
+		w = new(work)
 	}
-	defer func() {
-		clear(key[:])
-		s.keys.Put(key)
-	}()
-	k := cacheKey{at, f}
-	n := s.cache.get(k, key)
+	k := cacheKeyOf(at, f)
+	n := s.cache.get(k, &w.key)
 	if n == 0 {
 		numbers, err := parsePath(at.String())
 		if err != nil {
-			return err
+			s.finish(w)
+			return nil, nil, err
 		}
-		copy(key[:], s.page.root())
+		copy(w.key[:], s.page.root())
 		guarded(func() {
-			descend(key, numbers)
-			n = f.as(key)
+			descend(&w.key, numbers)
+			n = f.as(&w.key)
 		})
-		s.cache.put(k, key[:n])
+		s.cache.put(k, w.key[:n])
 	}
-	var err error
-	guarded(func() { err = use(key[:n]) })
+	return w, w.key[:n], nil
+}
+
+// finish wipes the key.
+func (s *session) finish(w *work) {
+	clear(w.key[:])
+	s.works.Put(w)
+}
+
+// derived is with for callers that are within the gate.
+func (s *session) derived(at place, f form, use func(key []byte) error) error {
+	w, key, err := s.begin(at, f)
+	if err != nil {
+		return err
+	}
+	defer s.finish(w)
+	guarded(func() { err = use(key) })
 	return err
 }

@@ -2,12 +2,11 @@ package vault
 
 import (
 	"bytes"
-	"crypto/hmac"
-	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	iofs "io/fs"
 	"os"
 	"strings"
@@ -73,46 +72,40 @@ func validCheck(s string) bool {
 	return ok && err == nil && len(b) == 32 && hex.EncodeToString(b) == digits
 }
 
-// mac authenticates everything in st.
-func (st *state) mac(key []byte) []byte {
-	h := hmac.New(sha256.New, key)
-	h.Write([]byte("alknet/vault/state/1\x00"))
-	var b []byte
-	b = binary.BigEndian.AppendUint16(b, uint16(len(st.Check))) // of one length
-	b = append(b, st.Check...)
-	b = binary.BigEndian.AppendUint32(b, st.Index)
-	b = binary.BigEndian.AppendUint32(b, st.KeyVersion)
-	b = binary.BigEndian.AppendUint64(b, st.Change)
-	b = binary.BigEndian.AppendUint64(b, uint64(st.Created.Unix()))
-	h.Write(b)
-	return h.Sum(nil)
+// part is everything in st.
+func (st *state) part() part {
+	return part{stateName, statePurpose, func(w io.Writer) {
+		b := []byte("alknet/vault/state/1\x00")
+		b = binary.BigEndian.AppendUint16(b, uint16(len(st.Check))) // of one length
+		b = append(b, st.Check...)
+		b = binary.BigEndian.AppendUint32(b, st.Index)
+		b = binary.BigEndian.AppendUint32(b, st.KeyVersion)
+		b = binary.BigEndian.AppendUint64(b, st.Change)
+		b = binary.BigEndian.AppendUint64(b, uint64(st.Created.Unix()))
+		w.Write(b)
+	}, &st.MAC}
 }
 
-// verify reports whether this vault's session wrote st.
-func (st *state) verify(s *session) error {
-	return s.purposeKey(statePurpose, 1, func(key []byte) error {
-		if !hmac.Equal(st.mac(key), st.MAC) {
-			return fmt.Errorf("%w: %s is not what this vault wrote", ErrDecrypt, stateName)
-		}
-		return nil
-	})
-}
-
-// write saves st under a new mac.
-func (st *state) write(root *os.Root, s *session) error {
+// prepare is the first half of saving st, under a new mac.
+func (st *state) prepare(root *os.Root, s *session) (*pending, error) {
 	st.Version = formatVersion
-	err := s.purposeKey(statePurpose, 1, func(key []byte) error {
-		st.MAC = append(make([]byte, 0, sha256.Size), st.mac(key)...)
-		return nil
-	})
-	if err != nil {
-		return err
+	if err := st.part().sign(s); err != nil {
+		return nil, err
 	}
 	data, err := encodeFile(st)
 	if err != nil {
+		return nil, err
+	}
+	return prepare(root, stateName, data)
+}
+
+// write saves st.
+func (st *state) write(root *os.Root, s *session) error {
+	file, err := st.prepare(root, s)
+	if err != nil {
 		return err
 	}
-	return writeFile(root, stateName, data)
+	return file.commit()
 }
 
 // readState reads vault.json; a missing one is the zero state.

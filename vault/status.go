@@ -24,11 +24,11 @@ type Status struct {
 // Status describes the vault, locked or not.
 func (v *Vault) Status() Status {
 	v.mu.Lock()
-	c, unlocked := v.contents, v.current() != nil
+	c, holds, unlocked := v.contents, v.holds, v.current() != nil
 	v.mu.Unlock()
 	st := c.status()
 	st.Unlocked = unlocked
-	st.Mlock, st.NoDump = v.holds.mlock, v.holds.noDump
+	st.Mlock, st.NoDump = holds.mlock, holds.noDump
 	if v.root != nil {
 		st.Slots, _ = readSlots(v.root) // none of a folder that cannot be read or is closed
 	}

@@ -1,11 +1,11 @@
 package vault
 
 import (
-	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	iofs "io/fs"
 	"maps"
 	"os"
@@ -43,24 +43,23 @@ func parseStore(name string, data []byte) (*store, error) {
 	return st, nil
 }
 
-// mac authenticates everything in st: no record can be changed, exchanged,
-// removed or put back.
-func (st *store) mac(key []byte) []byte {
-	h := hmac.New(sha256.New, key)
-	h.Write([]byte("alknet/vault/secrets/1\x00"))
-	var b []byte
-	b = binary.BigEndian.AppendUint64(b, st.Change)
-	b = binary.BigEndian.AppendUint32(b, uint32(len(st.Records))) // at most maxSecrets
-	h.Write(b)
-	for i := range st.Records {
-		e := &st.Records[i]
-		b = binary.BigEndian.AppendUint16(b[:0], uint16(len(e.Name))) // at most maxNameBytes
-		b = append(b, e.Name...)
-		b = binary.BigEndian.AppendUint64(b, e.Generation)
-		sum := e.digest()
-		h.Write(append(b, sum[:]...))
-	}
-	return h.Sum(nil)
+// part is everything in st, read from a file of that name: no record can be
+// changed, exchanged, removed or put back.
+func (st *store) part(name string) part {
+	return part{name, storePurpose, func(w io.Writer) {
+		b := []byte("alknet/vault/secrets/1\x00")
+		b = binary.BigEndian.AppendUint64(b, st.Change)
+		b = binary.BigEndian.AppendUint32(b, uint32(len(st.Records))) // at most maxSecrets
+		w.Write(b)
+		for i := range st.Records {
+			e := &st.Records[i]
+			b = binary.BigEndian.AppendUint16(b[:0], uint16(len(e.Name))) // at most maxNameBytes
+			b = append(b, e.Name...)
+			b = binary.BigEndian.AppendUint64(b, e.Generation)
+			sum := e.digest()
+			w.Write(append(b, sum[:]...))
+		}
+	}, &st.MAC}
 }
 
 // digest is SHA-256 of all of a record.
@@ -74,34 +73,22 @@ func (e *EncryptedData) digest() [sha256.Size]byte {
 	return sha256.Sum256(b)
 }
 
-// verify reports whether the vault of a session wrote st. name is for the error.
-func (st *store) verify(s *session, name string) error {
-	return s.purposeKey(storePurpose, 1, func(key []byte) error {
-		if !hmac.Equal(st.mac(key), st.MAC) {
-			return fmt.Errorf("%w: %s is not what this vault wrote", ErrDecrypt, name)
-		}
-		return nil
-	})
-}
-
-// write saves st under a new mac, and keeps what was there as secrets.json.old.
-func (st *store) write(root *os.Root, s *session) error {
+// prepare is the first half of saving st, under a new mac. What was there is
+// kept as secrets.json.old when the second half begins.
+func (st *store) prepare(root *os.Root, s *session) (*pending, error) {
 	st.Version = formatVersion
-	err := s.purposeKey(storePurpose, 1, func(key []byte) error {
-		st.MAC = append(make([]byte, 0, sha256.Size), st.mac(key)...)
-		return nil
-	})
-	if err != nil {
-		return err
+	if err := st.part(storeName).sign(s); err != nil {
+		return nil, err
 	}
 	data, err := encodeFile(st)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if err := keepOld(root); err != nil {
-		return fmt.Errorf("vault: keep %s: %w", oldName, err)
+	file, err := prepare(root, storeName, data)
+	if err == nil {
+		file.before = keepOld
 	}
-	return writeFile(root, storeName, data)
+	return file, err
 }
 
 // readStore reads a file like secrets.json; a missing one is nil.
@@ -177,7 +164,7 @@ func (s *session) load(root *os.Root, lost state, recovery bool) (c contents, pr
 	}
 	if c.state.Version == 0 {
 		c.state = lost
-	} else if err = c.state.verify(s); err != nil {
+	} else if err = c.state.part().verify(s); err != nil {
 		return c, nil, err
 	}
 	st, bad := s.loadStore(root, storeName, c.state.Change)
@@ -208,7 +195,7 @@ func (s *session) loadStore(root *os.Root, name string, since uint64) (*store, e
 		}
 		return nil, nil
 	}
-	if err := st.verify(s, name); err != nil {
+	if err := st.part(name).verify(s); err != nil {
 		return nil, err
 	}
 	if st.Change < since {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,15 +25,12 @@ type Vault struct {
 	session atomic.Pointer[session] // nil while locked; set under mu
 
 	mu       sync.Mutex
-	ending   *session // the one before, which may not be wiped yet; guarded by mu
-	contents contents // guarded by mu; replaced as a whole
-	shown    bool     // the phrase was checked in this process; guarded by mu
-	closed   bool     // guarded by mu
-	holds    protection
+	ending   []*session // those that are not wiped yet, as a use is under way; guarded by mu
+	contents contents   // guarded by mu; replaced as a whole
+	shown    bool       // the phrase was checked in this process; guarded by mu
+	closed   bool       // guarded by mu
+	holds    protection // of the last session's page, or of one like it; guarded by mu
 }
-
-// A protection is what the system does for a page.
-type protection struct{ mlock, noDump bool }
 
 // newVault makes a locked vault.
 func newVault(o *Options) (*Vault, error) {
@@ -50,12 +48,17 @@ func newVault(o *Options) (*Vault, error) {
 		return nil, err
 	}
 	p := newPage()
-	v.holds = protection{p.mlock, p.noDump}
+	defer p.free()
+	v.holds = p.holds()
+	v.warn(p)
+	return v, nil
+}
+
+// warn tells of a page that is not protected as it should be. The caller holds no lock.
+func (v *Vault) warn(p *page) {
 	if p.problem != nil {
 		v.tell(eventWarning, "memory", fmt.Errorf("vault: keys may be swapped out: %w", p.problem))
 	}
-	p.free()
-	return v, nil
 }
 
 // tell reports an event. The caller holds no lock.
@@ -327,10 +330,11 @@ type opened struct {
 // error if it is not. It wipes the seed.
 func (v *Vault) adopt(found *opened, foreign error) error {
 	defer clear(found.seed[:])
-	problem, err := v.begin(found, foreign)
+	s, problem, err := v.begin(found, foreign)
 	if err != nil {
 		return err
 	}
+	v.warn(s.page)
 	if problem != nil {
 		v.tell(eventWarning, storeName, problem)
 	}
@@ -339,17 +343,17 @@ func (v *Vault) adopt(found *opened, foreign error) error {
 }
 
 // begin is adopt without its events. problem is what recovery had to put up with.
-func (v *Vault) begin(found *opened, foreign error) (problem, err error) {
+func (v *Vault) begin(found *opened, foreign error) (s *session, problem, err error) {
 	v.writing.Lock()
 	defer v.writing.Unlock()
 	if err := v.lockedOnly(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	s := newSession(&found.seed, v.opts.CacheTTL)
+	s = newSession(&found.seed, v.opts.CacheTTL)
 	c, problem, err := v.verified(s, found.check, foreign)
 	if err != nil {
 		s.end()
-		return nil, err
+		return nil, nil, err
 	}
 	if v.opts.Events != nil {
 		s.event = v.tell
@@ -358,12 +362,15 @@ func (v *Vault) begin(found *opened, foreign error) (problem, err error) {
 	defer v.mu.Unlock()
 	if v.closed { // writing does not keep Close away
 		s.end()
-		return nil, ErrLocked
+		return nil, nil, ErrLocked
+	}
+	if s.page.holds() == v.holds {
+		s.page.problem = nil // it was told
 	}
 	s.lockAfter(v.opts.AutoLock, func() { v.lock(s) })
 	v.session.Store(s)
-	v.contents = c
-	return problem, nil
+	v.contents, v.holds = c, s.page.holds()
+	return s, problem, nil
 }
 
 // verified gives what a session may work with. The caller has writing.
@@ -396,23 +403,30 @@ func (v *Vault) verified(s *session, check string, foreign error) (c contents, p
 // with a Secret of this vault, which it would wait for.
 func (v *Vault) Lock() { v.lock(nil) }
 
-// lock ends the session, or only a certain one.
+// lock ends the session, or only a certain one, and waits for those before it
+// whose end still waits for a use.
 func (v *Vault) lock(only *session) {
 	v.mu.Lock()
 	s := v.session.Load()
-	if s == nil || only != nil && s != only {
-		ending := v.ending
+	if only != nil && s != only {
 		v.mu.Unlock()
-		if ending != nil && only == nil {
-			ending.end() // another Lock is wiping: wait for it
-		}
 		return
 	}
-	v.session.Store(nil)
-	v.ending = s
+	if s != nil {
+		v.session.Store(nil)
+		v.ending = append(v.ending, s)
+	}
+	ending := slices.Clone(v.ending)
 	v.mu.Unlock()
-	s.end()
-	v.tell(eventLock, "", nil)
+	for _, e := range slices.Backward(ending) { // the one without uses is not kept waiting
+		e.end()
+	}
+	v.mu.Lock()
+	v.ending = slices.DeleteFunc(v.ending, func(e *session) bool { return slices.Contains(ending, e) })
+	v.mu.Unlock()
+	if s != nil {
+		v.tell(eventLock, "", nil)
+	}
 }
 
 // Close locks and gives up the folder. After it the vault cannot be unlocked.

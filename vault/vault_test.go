@@ -316,8 +316,8 @@ func TestCacheKeepsTheLastUsed(t *testing.T) {
 		must(v.Identity(0))
 	}
 	require.Len(t, c.entries, slots)
-	require.Contains(t, c.entries, cacheKey{place{identityPath, 0}, formEd25519})
-	require.NotContains(t, c.entries, cacheKey{place{identityPath, 1}, formEd25519})
+	require.Contains(t, c.entries, cacheKeyOf(place{identityPath, 0}, formEd25519))
+	require.NotContains(t, c.entries, cacheKeyOf(place{identityPath, 1}, formEd25519))
 	// The same place in another form is another key.
 	require.NoError(t, v.use(func(s *session) error {
 		return s.derived(place{identityPath, 0}, formKey, func(key []byte) error {

@@ -19,10 +19,22 @@ import (
 // slotName is the slot that the store's key opens.
 const slotName = "keyring"
 
+// A store is the system's.
+type store struct {
+	get    func(service, account string) (string, error)
+	set    func(service, account, key string) error
+	delete func(service, account string) error
+}
+
+var system = store{zkeyring.Get, zkeyring.Set, zkeyring.Delete}
+
 // Remember makes a slot "keyring" that opens with a new key, which is kept in the
 // system's store under a service name, "alknet", and the vault's check value. The
-// vault is unlocked and in a folder. An error leaves what was there before.
-func Remember(v *vault.Vault, service string) error {
+// vault is unlocked and in a folder. If there was such a slot with its key, an
+// error or a crash leaves one that the stored key opens.
+func Remember(v *vault.Vault, service string) error { return remember(v, service, system) }
+
+func remember(v *vault.Vault, service string, system store) error {
 	account, err := accountOf(v)
 	if err != nil {
 		return err
@@ -31,18 +43,24 @@ func Remember(v *vault.Vault, service string) error {
 	if err != nil {
 		return fmt.Errorf("keyring: %w", err)
 	}
-	before, getErr := zkeyring.Get(service, account)
-	if getErr != nil && !errors.Is(getErr, zkeyring.ErrNotFound) {
-		return noStore(getErr)
+	before, err := system.get(service, account)
+	if err != nil && !errors.Is(err, zkeyring.ErrNotFound) {
+		return noStore(err)
 	}
-	if err := zkeyring.Set(service, account, id.String()); err != nil {
+	if old, err := age.ParseHybridIdentity(before); err == nil {
+		// The slot opens with both keys while the store changes from one to the other.
+		if err := v.Seal(slotName, id.Recipient(), old.Recipient()); err != nil {
+			return err
+		}
+	}
+	if err := system.set(service, account, id.String()); err != nil {
 		return noStore(err)
 	}
 	if err := v.Seal(slotName, id.Recipient()); err != nil {
-		if getErr != nil {
-			return errors.Join(err, zkeyring.Delete(service, account))
+		if before == "" {
+			return errors.Join(err, system.delete(service, account))
 		}
-		return errors.Join(err, zkeyring.Set(service, account, before))
+		return err
 	}
 	return nil
 }

@@ -136,3 +136,38 @@ func TestSecretService(t *testing.T) {
 	require.NoError(t, err, "%s", out)
 	require.Contains(t, string(out), "--- PASS: TestSecretService")
 }
+
+// TestRememberMayBeCut at any step: what the store holds opens the slot that is
+// in the folder.
+func TestRememberMayBeCut(t *testing.T) {
+	zkeyring.MockInit()
+	v, dir := newVault(t)
+	const service = "alknet-test"
+	require.NoError(t, Remember(v, service))
+	steps := 0
+	whole := func() {
+		t.Helper()
+		steps++
+		cut := filepath.Join(t.TempDir(), "cut")
+		require.NoError(t, os.CopyFS(cut, os.DirFS(dir)))
+		require.NoError(t, exec.CommandContext(t.Context(), "chmod", "-R", "go=", cut).Run())
+		again := must(vault.Open(cut, nil))
+		defer again.Close()
+		require.NoError(t, Unlock(t.Context(), again, service))
+	}
+	hooked := system
+	hooked.set = func(service, account, key string) error {
+		whole()
+		err := system.set(service, account, key)
+		whole()
+		return err
+	}
+	require.NoError(t, remember(v, service, hooked))
+	whole()
+	require.Equal(t, 3, steps)
+	require.Equal(t, []string{"mlkem768x25519"}, v.Status().Slots[0].Kinds, "the old key opens it no more")
+
+	hooked.set = func(string, string, string) error { return errors.ErrUnsupported }
+	require.ErrorIs(t, remember(v, service, hooked), errors.ErrUnsupported)
+	whole()
+}
