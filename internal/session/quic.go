@@ -81,6 +81,18 @@ func (s quicStream) Write(b []byte) (int, error) {
 	return n, err
 }
 
+// TryWrite queues b within the peer's window.
+func (s quicStream) TryWrite(b []byte) (bool, error) {
+	switch err := s.Stream.TryWriteAll(b); {
+	case err == nil:
+		return true, nil
+	case errors.Is(err, quic.ErrWouldBlock):
+		return false, nil
+	default:
+		return false, quicError(err)
+	}
+}
+
 func (s quicStream) LocalAddr() net.Addr  { return s.conn.LocalAddr() }
 func (s quicStream) RemoteAddr() net.Addr { return s.conn.RemoteAddr() }
 
