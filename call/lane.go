@@ -27,6 +27,8 @@ type lane struct {
 	both   bool        // Raw: both ends call on it
 	own    bool        // opened for one call of ours
 	over   atomic.Bool // that call has ended: nothing more is read
+	req    request     // the reader's: what a frame is parsed into that may be a request
+	corked []*writer   // the reader's: where it has appended, and not yet written
 
 	mu      sync.Mutex
 	running map[*inCall]struct{} // guarded by mu; calls of the peer that it answers
@@ -62,7 +64,9 @@ func (ln *lane) run() {
 		stop := ln.st.OnAbort(ln.reset)
 		defer stop()
 	}
-	ln.ended(ln.read())
+	err := ln.read()
+	ln.uncork()
+	ln.ended(err)
 }
 
 // reset is what happens when the peer resets the stream or stops reading it.
@@ -113,6 +117,9 @@ func (ln *lane) abandon() {
 // read handles frames until the stream ends.
 func (ln *lane) read() error {
 	for !ln.over.Load() {
+		if len(ln.corked) > 0 && !ln.r.whole() {
+			ln.uncork()
+		}
 		n, err := ln.r.length()
 		if err != nil && ln.over.Load() {
 			break // it was woken up to see that
@@ -294,8 +301,7 @@ func (ln *lane) handle(body []byte) {
 		ln.request(body)
 		return
 	}
-	var req request
-	bad := ev.parse(body, &req)
+	bad := ev.parse(body, &ln.req)
 	switch {
 	case bad != nil:
 		ln.badFrame(bad)
@@ -374,7 +380,9 @@ func (ln *lane) request(body []byte) {
 		c.recycle()
 		return
 	}
-	ln.l.dispatch(c)
+	if !ln.handOn(c) {
+		ln.l.dispatch(c)
+	}
 }
 
 // sendError answers a call that never began.
