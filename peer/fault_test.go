@@ -3,6 +3,7 @@ package peer
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,15 +22,38 @@ type testbed struct {
 	to   call.Caller
 }
 
-// inBubble runs f with virtual time. a is attached before b.
+// inBubble runs f with virtual time, with calls of the program itself and with
+// those of a client of the head's, which are handed on without a goroutine of
+// their own. a is attached before b.
 func inBubble(t *testing.T, f func(t *testing.T, x *testbed)) {
-	synctest.Test(t, func(t *testing.T) {
-		x := &testbed{world: newWorld(t), ledger: newLedger()}
-		x.a = x.world.worker("worker-a", x.jobs("worker-a")...)
-		x.b = x.world.worker("worker-b", x.jobs("worker-b")...)
-		x.to = x.graph.To(Ref{Policy: First})
-		f(t, x)
-	})
+	for _, caller := range callers {
+		t.Run(caller, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				x := newTestbed(t)
+				x.a = x.world.worker("worker-a", x.jobs("worker-a")...)
+				x.b = x.world.worker("worker-b", x.jobs("worker-b")...)
+				x.callAs(caller)
+				f(t, x)
+			})
+		})
+	}
+}
+
+// callers are who calls through a head.
+var callers = []string{"program", "client"}
+
+func newTestbed(t *testing.T) *testbed {
+	x := &testbed{world: newWorld(t), ledger: newLedger()}
+	x.graph.Default = Ref{Policy: First}
+	return x
+}
+
+// callAs says who calls.
+func (x *testbed) callAs(caller string) {
+	x.to = x.graph.To(Ref{Policy: First})
+	if caller == "client" {
+		x.to = x.world.client("caller")
+	}
 }
 
 // pass lets virtual time pass.
@@ -373,16 +397,17 @@ func TestFaultAllGone(t *testing.T) {
 // TestFaultSilence: a peer that says nothing is suspect after 1.5 s and cut after
 // 3 s: queries are tried elsewhere at once, mutations are reported.
 func TestFaultSilence(t *testing.T) {
-	for _, u := range unaryOps {
-		t.Run(u.name, func(t *testing.T) {
+	for i, u := range slices.Concat(unaryOps, unaryOps) {
+		caller := callers[i/len(unaryOps)]
+		t.Run(caller+" "+u.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				x := &testbed{world: newWorld(t), ledger: newLedger()}
+				x := newTestbed(t)
 				x.a = x.world.idle("worker-a", x.jobs("worker-a")...)
 				wire := x.a.connectWire()
 				defer wire.silence(false)
 				x.waitFor("worker-a", "up", 1)
 				x.b = x.world.worker("worker-b", x.jobs("worker-b")...)
-				x.to = x.graph.To(Ref{Policy: First})
+				x.callAs(caller)
 				time.Sleep(3 * time.Second)
 				wire.silence(true)
 				got := <-x.start(t.Context(), u.op, "1")
