@@ -183,6 +183,7 @@ func (g *Graph) admit(l *link, u *upkeep) (dead []*link, err error) {
 	dead = g.supersedeLocked(n, l)
 	n.links.Store(new(append(slices.Clone(n.linksNow()), l)))
 	g.links[l] = struct{}{}
+	l.anew = n.instance != "" && n.instance != l.instance
 	n.instance, n.left = l.instance, time.Time{}
 	if first {
 		n.drained.Store(false)

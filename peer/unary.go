@@ -259,6 +259,8 @@ func (u *unary) again(err error) bool {
 		return u.sameProcess(of, l)
 	case !may:
 		return false
+	case f == unsent && u.refusedByTheOnly(l, e):
+		return u.main.st == nil
 	case f == lost || f == unsent:
 		u.main.st = nil
 		return true
@@ -273,6 +275,25 @@ func (u *unary) again(err error) bool {
 		u.sel.tried = nil // nobody else: the same again
 		u.mu.Unlock()
 	}
+	return true
+}
+
+// refusedByTheOnly reports whether the call did not run at the only peer there is.
+// It is then made again there, if that may help and after a while, or is over.
+func (u *unary) refusedByTheOnly(l *link, e *call.Error) bool {
+	alone, later := u.g.alone(l, e)
+	if !alone {
+		return false
+	}
+	if !later && e.Code == codes.NotFound || !u.sleep(u.g.backoff(settleBackoff, e.RetryAfter)) {
+		return true
+	}
+	u.mu.Lock()
+	u.main.st, u.sel.tried = nil, nil
+	if later {
+		u.tries--
+	}
+	u.mu.Unlock()
 	return true
 }
 
