@@ -242,6 +242,7 @@ func (g *Graph) supersedeLocked(n *node, l *link) (dead []*link) {
 	for _, old := range links {
 		if old.instance != l.instance && old.instance != "" {
 			g.drainLocked(old, restarted)
+			old.beat.doubt(time.Now()) // its process is most likely dead
 			dead = append(dead, old)
 		}
 	}

@@ -449,3 +449,23 @@ func TestSilenceThatEnds(t *testing.T) {
 		require.Equal(t, []string{"joined", "up", "suspect", "up"}, x.kinds("worker-a"))
 	})
 }
+
+// TestLinkOfADeadProcessIsCut: the link of a process that was followed by another
+// is not kept until the idle heartbeat finds it silent.
+func TestLinkOfADeadProcessIsCut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newTestbed(t)
+		x.a = x.world.idle("worker-a", x.jobs("worker-a")...)
+		wire := x.a.connectWire()
+		x.waitFor("worker-a", "up", 1)
+		wire.silence(true) // nobody says that it has died
+		defer wire.silence(false)
+		again := x.world.idle("worker-a", x.jobs("worker-a")...)
+		again.connect()
+		synctest.Wait()
+		require.Len(t, x.graph.node("worker-a").linksNow(), 2)
+		time.Sleep(4 * time.Second)
+		require.Len(t, x.graph.node("worker-a").linksNow(), 1)
+		require.Equal(t, "up", stateOf(x.graph, "worker-a"))
+	})
+}

@@ -236,8 +236,9 @@ func TestProcessesDieUnderLoad(t *testing.T) {
 	}()
 	for i := range kills {
 		id := ids[i%3]
-		before := l.answered()
+		before, begun := l.answered(), time.Now()
 		require.Eventually(t, func() bool { return l.answered() >= before+50 }, 30*time.Second, 5*time.Millisecond)
+		waited := time.Since(begun)
 		switch {
 		case i%12 == 4: // the slowest: silence until it is cut
 			c.signal(id, syscall.SIGSTOP)
@@ -251,6 +252,7 @@ func TestProcessesDieUnderLoad(t *testing.T) {
 			c.signal(id, syscall.SIGKILL)
 			c.start(id)
 		}
+		t.Logf("kill %d: 50 answers in %v, all in %v", i+1, waited, time.Since(begun))
 	}
 	close(stop)
 	<-done
