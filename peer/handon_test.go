@@ -62,7 +62,7 @@ func TestHandedOnCallsHaveNoGoroutine(t *testing.T) {
 func TestHandedOnCallEndsWithItsCaller(t *testing.T) {
 	for name, end := range map[string]func(c *call.Client, cancel func()){
 		"abort":    func(_ *call.Client, cancel func()) { cancel() },
-		"deadline": func(*call.Client, func()) { time.Sleep(2 * time.Second) },
+		"deadline": func(*call.Client, func()) { <-time.After(2 * time.Second) },
 		"lost":     func(c *call.Client, _ func()) { _ = c.Conn().CloseWithError(alknet.CodeInternal, "lost") },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -82,7 +82,7 @@ func TestHandedOnCallEndsWithItsCaller(t *testing.T) {
 				if name == "deadline" {
 					requireCode(t, got.err, codes.Timeout, true)
 				}
-				time.Sleep(100 * time.Millisecond)
+				x.pass(100 * time.Millisecond)
 				require.Zero(t, x.graph.node("worker-a").running.Load())
 				require.Equal(t, 1, x.a.h.Stats().Running, "only the subscription to its changes")
 				require.Zero(t, x.head.Stats().Running-x.runningElse(), "nothing is counted any more")
