@@ -66,7 +66,7 @@ func TestHandedOnCallEndsWithItsCaller(t *testing.T) {
 		"lost":     func(c *call.Client, _ func()) { _ = c.Conn().CloseWithError(alknet.CodeInternal, "lost") },
 	} {
 		t.Run(name, func(t *testing.T) {
-			inBubble(t, func(t *testing.T, x *testbed) {
+			eachCaller(t, func(t *testing.T, x *testbed) {
 				c := x.world.client("somebody")
 				x.to = c
 				_, err := call.Call[string](t.Context(), c, "job/query", "first")
