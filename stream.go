@@ -46,6 +46,24 @@ func (s *Stream) Write(b []byte) (int, error) {
 	return n, err
 }
 
+// TryWrite writes all of b if that takes no waiting, and nothing otherwise: ok is
+// then false, and always on transports that cannot tell, [Mux] and [Raw]. What was
+// taken may still wait for the peer in memory of ours: who writes much calls Write
+// from time to time, which waits until it was sent. It must not run beside Write.
+func (s *Stream) TryWrite(b []byte) (ok bool, err error) {
+	t, can := s.st.(session.TryWriter)
+	if !can {
+		return false, nil
+	}
+	if ok, err = t.TryWrite(b); ok {
+		s.conn.bytesOut.Add(int64(len(b)))
+	}
+	if err != nil {
+		err = wrapError(err)
+	}
+	return ok, err
+}
+
 // CloseWrite ends the writing direction: the peer reads io.EOF after what was
 // written. Reading goes on.
 func (s *Stream) CloseWrite() error {

@@ -359,3 +359,50 @@ func TestCutStreamsDoNotLookWhole(t *testing.T) {
 		}
 	})
 }
+
+// TestTryWriteNeverWaits: where the transport can tell, all of it or nothing.
+func TestTryWriteNeverWaits(t *testing.T) {
+	eachTransport(t, func(t *testing.T, tc transportCase) {
+		read := make(chan struct{})
+		c := connect(t, tc, alknet.HandlerFunc(func(ctx context.Context, conn *alknet.Conn) error {
+			s, err := conn.AcceptStream(ctx)
+			if err != nil {
+				return err
+			}
+			<-read
+			_, err = io.Copy(s, s)
+			_ = s.CloseWrite()
+			return err
+		}))
+		s := open(t, c)
+		part := bytes.Repeat([]byte("0123456789abcdef"), 64)
+		sent := 0
+		for { // nobody reads: it ends by being refused, not by waiting
+			ok, err := s.TryWrite(part)
+			require.NoError(t, err)
+			if !ok {
+				break
+			}
+			sent += len(part)
+			require.Less(t, sent, 64<<20)
+		}
+		switch tc.over {
+		case alknet.Raw, alknet.Mux:
+			require.Zero(t, sent)
+		default:
+			require.GreaterOrEqual(t, sent, 64<<10)
+		}
+		close(read)
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			_, _ = s.Write([]byte("end"))
+			_ = s.CloseWrite()
+		}()
+		got, err := io.ReadAll(s)
+		require.NoError(t, err)
+		<-done
+		require.Len(t, got, sent+3)
+		require.Equal(t, "end", string(got[sent:]), "in order")
+	})
+}

@@ -25,7 +25,7 @@ func checkAccess(t require.TestingT, c accessCase) {
 	who := h.state().callerFor(c.id)
 	runs, code := oracle(c)
 
-	entry, err := h.state().visible([]byte("x/op"), false)
+	entry, err := h.state().visible(nil, []byte("x/op"), false)
 	if err == nil {
 		err = h.state().access(context.Background(), entry, who, c.input)
 	}

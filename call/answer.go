@@ -50,6 +50,7 @@ func (l *link) answered(ln *lane, ev *event, size int) {
 		l.s.dropped.Add(1)
 		return
 	}
+	from := c.from
 	item := ev.typ == evResponded && c.items
 	if !item && ev.typ != evNotice {
 		l.removeOutLocked(c)
@@ -59,13 +60,18 @@ func (l *link) answered(ln *lane, ev *event, size int) {
 	case item:
 		c.item(ev, size)
 	case ev.typ == evNotice:
-		c.notice(ev)
+		c.notice(ev, from)
 		return
 	case ev.typ == evResponded:
 		own := ln.own
 		data := ev.data
 		if !ev.raw {
 			data = orNull(data)
+		}
+		if from != nil {
+			from.handBackAnswer(ln, data, ev.raw)
+			l.putOut(c)
+			return
 		}
 		c.box.putLast(itemOf(ev, data, size), io.EOF) // the call may be gone now
 		if own {
@@ -147,6 +153,10 @@ func (c *outCall) fail(e *Error) { c.finish(e) }
 
 // finish ends the call.
 func (c *outCall) finish(err error) {
+	if c.from != nil {
+		c.from.handBackError(err)
+		return
+	}
 	if c.unwatch != nil {
 		c.unwatch()
 	}
@@ -171,14 +181,19 @@ func memoryError(err error) *Error {
 	return e.ran(runUnknown)
 }
 
-// notice hands a notice on.
-func (c *outCall) notice(ev *event) {
+// notice hands a notice on; from is the call that c was handed on for.
+func (c *outCall) notice(ev *event, from *inCall) {
 	var body struct {
 		Name   string          `json:"name"`
 		Detail json.RawMessage `json:"detail"`
 	}
-	if f := c.o.OnNotice; f != nil && strictjson.Decode(ev.payload, &body) == nil {
-		f(body.Name, body.Detail)
+	if from == nil && c.o.OnNotice == nil || strictjson.Decode(ev.payload, &body) != nil {
+		return
+	}
+	if from != nil {
+		from.notice(body.Name, body.Detail)
+	} else {
+		c.o.OnNotice(body.Name, body.Detail)
 	}
 }
 

@@ -85,6 +85,8 @@ func (c *inCall) emitEnd(e *Error) {
 			w.bulk = c.appendEnd(w.bulk, nil)
 			w.endBulk()
 		}
+	case c.reader != nil:
+		c.reader.append(w, func(b []byte) []byte { return c.appendEnd(b, nil) })
 	default:
 		if w.begin() == nil {
 			w.hot = c.appendEnd(w.hot, nil)

@@ -48,6 +48,11 @@ type frameReader struct {
 // buffered is how many bytes wait to be read.
 func (f *frameReader) buffered() int { return f.w - f.r }
 
+// whole reports whether the next frame is buffered.
+func (f *frameReader) whole() bool {
+	return f.buffered() >= 4 && f.buffered()-4 >= int(binary.BigEndian.Uint32(f.buf[f.r:]))
+}
+
 // fill reads until n bytes are buffered; n is at most maxReadBuffer.
 func (f *frameReader) fill(n int) error {
 	if f.r > 0 && (f.r == f.w || len(f.buf)-f.r < n) {

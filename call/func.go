@@ -29,6 +29,8 @@ type Func struct {
 	err     error  // why no schema could be inferred
 	shape   *shape // of an input whose schema was inferred
 	forward bool   // the peer checks the input
+
+	handOn func(r *Request) hop // nil: Serve serves
 }
 
 // A HandlerFunc serves one call. It returns nil once it has answered (a unary

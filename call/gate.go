@@ -48,7 +48,7 @@ func (c *inCall) decide(name []byte) (*entry, *Error) {
 	if err := c.loops(); err != nil {
 		return nil, err
 	}
-	entry, err := c.s.visible(name, c.parent != nil)
+	entry, err := c.s.visible(c.found, name, c.parent != nil)
 	if err != nil {
 		return nil, err
 	}
@@ -125,9 +125,12 @@ func (c *inCall) loops() *Error {
 }
 
 // visible finds an operation that may be known: from inside, by another
-// operation, or from outside. Absent and internal are one answer.
-func (s *state) visible(name []byte, inside bool) (*entry, *Error) {
-	op := s.find(name)
+// operation, or from outside. Absent and internal are one answer. op is what was
+// found already.
+func (s *state) visible(op *Operation, name []byte, inside bool) (*entry, *Error) {
+	if op == nil {
+		op = s.find(name)
+	}
 	if op == nil || op.Internal && !inside {
 		return nil, notFound(string(name))
 	}

@@ -61,6 +61,11 @@ type inCall struct {
 	replyRaw  bool
 	outBytes  atomic.Int64
 
+	found  *Operation  // what find has found for it; nil: not asked
+	hop    hop         // how it is handed on; nil: it is not
+	next   HandlerFunc // what serves it instead of the operation's, without the gate
+	reader *lane       // whose reader ends the call; nil: another goroutine
+
 	work     sync.WaitGroup // Request.Go
 	key      *idempotent    // the worker's; of a call with an idempotency key
 	lateFlag atomic.Bool    // it was answered TIMEOUT and runs on
@@ -71,6 +76,7 @@ type inCall struct {
 	keep    *retention // guarded by mu; a resumable subscription; nil: it is not
 	keyed   bool       // guarded by mu; its answer is kept under its key
 	orphan  bool       // guarded by mu; it runs on without its connection
+	on      onward     // guarded by mu
 }
 
 // frames are buffers of requests and answers.
@@ -240,18 +246,22 @@ func (c *inCall) run() {
 
 // serve decides and runs.
 func (c *inCall) serve() error {
-	if err := c.gate(); err != nil {
-		return err
-	}
-	if c.key != nil {
-		if done, err := c.s.keys.claim(c); done {
+	f := c.next
+	if f == nil {
+		if err := c.gate(); err != nil {
 			return err
 		}
-		c.mu.Lock()
-		c.keyed = c.key != nil
-		c.mu.Unlock()
+		if c.key != nil {
+			if done, err := c.s.keys.claim(c); done {
+				return err
+			}
+			c.mu.Lock()
+			c.keyed = c.key != nil
+			c.mu.Unlock()
+		}
+		f = c.chain()
 	}
-	err := c.chain()(&c.ctx, &c.stream)
+	err := f(&c.ctx, &c.stream)
 	c.work.Wait()
 	if err == nil {
 		c.mu.Lock()
@@ -400,6 +410,7 @@ func (c *inCall) stopWith(e *Error, cause error) bool {
 	c.drop()
 	c.conclude(e)
 	c.wakeUp(e, cause)
+	c.letGo()
 	return true
 }
 
@@ -434,6 +445,7 @@ func (c *inCall) abort(e *Error, confirm bool) {
 	if keep != nil {
 		keep.abandon()
 	}
+	c.letGo()
 }
 
 // disconnected is what happens when the connection is lost: a subscription waits

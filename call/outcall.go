@@ -38,6 +38,7 @@ type outCall struct {
 	begun    bool          // the request was written
 	started  chan struct{} // of a stream of inputs: closed once begin is through
 	closed   bool          // no more input
+	from     *inCall       // guarded by the link's lock while live; the call that is handed on; nil: somebody receives
 	wire     string        // its id, if that is one of another connection; "": prefix and n
 }
 
@@ -57,7 +58,7 @@ func (l *link) getOutLocked() *outCall {
 func (l *link) putOut(c *outCall) {
 	c.box.reset()
 	c.ctx, c.o, c.ln, c.peer, c.unwatch = nil, Options{}, nil, nil, nil
-	c.begun, c.closed, c.nextOut, c.wire = false, false, 0, ""
+	c.begun, c.closed, c.nextOut, c.wire, c.from = false, false, 0, "", nil
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.err == nil && len(l.freeOut) < maxFreeCalls {
@@ -166,7 +167,7 @@ func (c *outCall) enter(ln *lane, req *request) error {
 	}
 	c.ln = ln
 	l.out[c.n] = c
-	if c.ctx.Done() != nil && (c.items || c.o.InputStream) {
+	if (c.items || c.o.InputStream) && c.ctx.Done() != nil {
 		c.unwatch = context.AfterFunc(c.ctx, c.contextEnded)
 	}
 	if _, has := c.ctx.Deadline(); !has && req.deadline > 0 {
@@ -231,7 +232,7 @@ func (c *outCall) appendID(b []byte) []byte {
 // request is what the call says beside its input.
 func (c *outCall) request() (*request, error) {
 	req := &c.req
-	*req = request{op: append(req.op[:0], c.op...)}
+	*req = request{op: append(req.op[:0], c.op...), path: req.path[:0]}
 	if c.o.Token != "" || c.o.IdempotencyKey != "" || c.o.Trace != "" {
 		req.token, req.key, req.trace = []byte(c.o.Token), []byte(c.o.IdempotencyKey), []byte(c.o.Trace)
 	}

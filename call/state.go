@@ -263,11 +263,15 @@ func (s *state) find(name []byte) *Operation {
 	if e := s.builtin[string(name)]; e != nil {
 		return &e.op
 	}
-	if len(s.h.Sources) == 0 || !validRoute(string(name)) {
+	if len(s.h.Sources) == 0 {
+		return nil
+	}
+	route := string(name)
+	if !validRoute(route) {
 		return nil
 	}
 	for _, src := range s.h.Sources {
-		if op, ok := src.Lookup(string(name)); ok && op != nil {
+		if op, ok := src.Lookup(route); ok && op != nil {
 			return op
 		}
 	}

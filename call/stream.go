@@ -91,10 +91,7 @@ func (s *Stream) Forward(ctx context.Context, to Caller, op string, o Options) e
 	}
 	defer out.Cancel(nil) // does nothing once it has ended
 	if !o.InputStream {
-		if err := forwardItem(s, out); err != nil && !errors.Is(err, io.EOF) {
-			return err
-		}
-		return forwardOutputs(s, out)
+		return s.handTo(out)
 	}
 	r, ok := RequestFromContext(ctx)
 	if !ok {
@@ -114,6 +111,14 @@ func (s *Stream) Forward(ctx context.Context, to Caller, op string, o Options) e
 	err = forwardOutputs(s, out)
 	r.c.stopInput()
 	return err
+}
+
+// handTo hands the one input on, and what comes of it back.
+func (s *Stream) handTo(out *Stream) error {
+	if err := forwardItem(s, out); err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	return forwardOutputs(s, out)
 }
 
 // forwardItem hands one input on; io.EOF: it was the last.

@@ -29,6 +29,8 @@ type writer struct {
 	written  int           // guarded by mu; of bulk
 	spare    []byte        // guarded by mu; a buffer to take the place of one that is written
 	busy     bool          // guarded by mu; somebody writes, or is about to
+	corked   bool          // guarded by mu; a reader is about to push
+	pushed   int           // guarded by mu; bytes that went out since a write that waited
 	err      error         // guarded by mu; writing has failed, or the writer is closed
 	room     sync.Cond     // something was written, or err is set
 	finished bool          // guarded by mu; finish was called
@@ -146,6 +148,7 @@ func (w *writer) flush() {
 		w.mu.Unlock()
 		_, err := w.dst.Write(out)
 		w.mu.Lock()
+		w.pushed = 0
 		if items {
 			w.advanceLocked(len(out))
 		} else if cap(out) <= keptBuffer {
@@ -156,19 +159,24 @@ func (w *writer) flush() {
 		}
 		w.room.Broadcast()
 	}
+	last := w.restLocked()
+	w.mu.Unlock()
+	if last != nil {
+		last()
+	}
+}
+
+// restLocked is the end of the writing: last is what finish asked for.
+func (w *writer) restLocked() (last func()) {
 	w.busy = false
-	last := w.last
-	w.last = nil
+	last, w.last = w.last, nil
 	if last != nil && w.err == nil {
 		w.err = net.ErrClosed
 	}
 	if w.err != nil {
 		w.dropLocked()
 	}
-	w.mu.Unlock()
-	if last != nil {
-		last()
-	}
+	return last
 }
 
 // keptBuffer is the largest buffer that is used again, in bytes.
@@ -216,6 +224,10 @@ func (w *writer) finish(last func()) bool {
 		return false
 	}
 	w.finished = true
+	if !w.busy && w.err == nil && len(w.hot) > 0 { // of a reader that has not yet pushed it
+		w.busy = true
+		w.kickLocked()
+	}
 	if w.busy {
 		w.last = last
 		w.mu.Unlock()

@@ -26,7 +26,7 @@ func TestExamples(t *testing.T) {
 		"stream": {`(?m)^server: my client is alice$`, `(?m)^subscribed: 3$`, `(?m)^server: the subscriber has left: context canceled$`,
 			`(?m)^uploaded 1 to 100, total 5050$`, `(?m)^exchanged: 3 <nil>$`},
 		"workers": {`(?m)^5$\n^rerouted {"from":"worker-a","to":"worker-b","seq":5,"reason":"draining"}$\n^6$`, `(?m)^12$`,
-			`(?m)^worker-a ended: <nil>$`, `(?m)^worker-b ended: <nil>$`},
+			`(?m)^ended: <nil> <nil>$`},
 		"whole-node":  {`(?m)^serves alknet/call$`, `(?m)^serves alknet/ssh$`, `(?m)^joined as bob \[ssh:shell\]$`, `(?m)^hello bob$`, `(?m)^drained: <nil>$`},
 		"custom-auth": {`(?m)^bob: refused$`, `(?m)^a stranger: unauthenticated$`, `(?m)^served: alice$`, `list changed: <nil>`, `(?m)^alice: revoked$`},
 	} {

@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -183,6 +184,7 @@ func (g *Graph) admit(l *link, u *upkeep) (dead []*link, err error) {
 	dead = g.supersedeLocked(n, l)
 	n.links.Store(new(append(slices.Clone(n.linksNow()), l)))
 	g.links[l] = struct{}{}
+	l.anew = n.instance != "" && n.instance != l.instance
 	n.instance, n.left = l.instance, time.Time{}
 	if first {
 		n.drained.Store(false)
@@ -240,6 +242,7 @@ func (g *Graph) supersedeLocked(n *node, l *link) (dead []*link) {
 	for _, old := range links {
 		if old.instance != l.instance && old.instance != "" {
 			g.drainLocked(old, restarted)
+			old.beat.doubt(time.Now()) // its process is most likely dead
 			dead = append(dead, old)
 		}
 	}
@@ -300,34 +303,43 @@ func (g *Graph) offerLocked(of, old *offer) {
 	if rt == nil {
 		rt = &route{g: g, name: either.name}
 	}
-	var list []*offer
-	if c := rt.cands.Load(); c != nil {
-		list = slices.DeleteFunc(slices.Clone(c.byOrder), func(o *offer) bool { return o == old })
+	had := rt.cands.Load()
+	if had == nil {
+		had = &candidates{}
 	}
-	if of != nil {
-		list = append(list, of)
-	}
-	if len(list) == 0 {
+	next := &candidates{byOrder: swapped(had.byOrder, old, of, byOrder), byID: swapped(had.byID, old, of, byID)}
+	if len(next.byID) == 0 {
 		g.routes.Delete(rt.name)
 		return
 	}
-	g.publishLocked(rt, list)
+	if had.op != nil && had.byOrder[0].spec == next.byOrder[0].spec {
+		next.op, next.any = had.op, had.any // call keeps what it made of them
+	} else {
+		sp := next.byOrder[0].spec
+		next.op, next.any = g.operation(sp, rt.name), g.operation(sp, rt.name+"@"+anyPeer)
+	}
+	rt.cands.Store(next)
 	g.routes.Store(rt.name, rt)
 }
 
-// publishLocked makes a list of offers the candidates of a route.
-func (g *Graph) publishLocked(rt *route, list []*offer) {
-	slices.SortFunc(list, func(a, b *offer) int { return int(min(max(int64(a.n.order)-int64(b.n.order), -1), 1)) })
-	next := &candidates{byOrder: list, byID: slices.Clone(list)}
-	slices.SortFunc(next.byID, func(a, b *offer) int { return strings.Compare(a.n.id, b.n.id) })
-	if had := rt.cands.Load(); had != nil && had.byOrder[0].spec == list[0].spec {
-		next.op, next.any = had.op, had.any // call keeps what it made of them
-	} else {
-		next.op = g.operation(list[0].spec, rt.name)
-		next.any = g.operation(list[0].spec, rt.name+"@"+anyPeer)
+// swapped is a sorted list without old and with of, either of which may be nil. It
+// is another list: somebody may be choosing from the one that was.
+func swapped(list []*offer, old, of *offer, by func(a, b *offer) int) []*offer {
+	next := make([]*offer, 0, len(list)+1)
+	for _, o := range list {
+		if o != old {
+			next = append(next, o)
+		}
 	}
-	rt.cands.Store(next)
+	if of != nil {
+		i, _ := slices.BinarySearchFunc(next, of, by)
+		next = slices.Insert(next, i, of)
+	}
+	return next
 }
+
+func byOrder(a, b *offer) int { return cmp.Compare(a.n.order, b.n.order) }
+func byID(a, b *offer) int    { return strings.Compare(a.n.id, b.n.id) }
 
 // attend waits for the end of a link.
 func (l *link) attend() {

@@ -94,15 +94,8 @@ type attempt struct {
 
 // open sends the call over a link. The input follows.
 func (a *attempt) open(ctx context.Context, sel *selection, o call.Options) error {
-	a.over.Store(false)
-	a.l.running.Add(1)
-	a.of.n.running.Add(1)
-	a.begun = time.Now()
-	name := a.of.remote
-	if sel.onward != "" {
-		name += sel.onward
-	}
-	st, err := a.l.c.Open(ctx, name, o)
+	a.start()
+	st, err := a.l.c.Open(ctx, a.name(sel), o)
 	if err != nil {
 		a.end(err)
 		return err
@@ -110,6 +103,17 @@ func (a *attempt) open(ctx context.Context, sel *selection, o call.Options) erro
 	a.st = st
 	return nil
 }
+
+// start counts the attempt.
+func (a *attempt) start() {
+	a.over.Store(false)
+	a.l.running.Add(1)
+	a.of.n.running.Add(1)
+	a.begun = time.Now()
+}
+
+// name is what the peer calls the operation.
+func (a *attempt) name(sel *selection) string { return a.of.remote + sel.onward }
 
 // list has the owner hear of trouble with the link.
 func (a *attempt) list() {

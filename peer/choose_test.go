@@ -12,20 +12,16 @@ import (
 func BenchmarkChoose(b *testing.B) {
 	g := &Graph{}
 	g.init()
-	var list []*offer
 	sp := &spec{op: call.Operation{Name: "x/op", Func: call.Func{Type: call.Query}}}
 	for i := range 1000 {
 		n := &node{id: fmt.Sprintf("worker-%04d", i), order: uint64(i + 1)}
 		l := &link{g: g, n: n, gen: uint64(i + 1)}
 		l.state.Store(up)
 		n.links.Store(&[]*link{l})
-		list = append(list, &offer{n: n, name: "x/op", spec: sp})
+		g.mu.Lock()
+		g.offerLocked(&offer{n: n, name: "x/op", spec: sp}, nil)
+		g.mu.Unlock()
 	}
-	g.mu.Lock()
-	rt := &route{g: g, name: "x/op"}
-	g.publishLocked(rt, list)
-	g.routes.Store(rt.name, rt)
-	g.mu.Unlock()
 	for _, p := range []Policy{LeastLoaded, RoundRobin, Affinity, First} {
 		b.Run(p.String(), func(b *testing.B) {
 			ref := Ref{Policy: p, Key: "key"}

@@ -3,6 +3,7 @@ package peer
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,14 +23,41 @@ type testbed struct {
 }
 
 // inBubble runs f with virtual time. a is attached before b.
-func inBubble(t *testing.T, f func(t *testing.T, x *testbed)) {
+func inBubble(t *testing.T, f func(t *testing.T, x *testbed)) { inBubbleOf(t, callers[0], f) }
+
+func inBubbleOf(t *testing.T, caller string, f func(t *testing.T, x *testbed)) {
 	synctest.Test(t, func(t *testing.T) {
-		x := &testbed{world: newWorld(t), ledger: newLedger()}
+		x := newTestbed(t)
 		x.a = x.world.worker("worker-a", x.jobs("worker-a")...)
 		x.b = x.world.worker("worker-b", x.jobs("worker-b")...)
-		x.to = x.graph.To(Ref{Policy: First})
+		x.callAs(caller)
 		f(t, x)
 	})
+}
+
+// eachCaller is inBubble with calls of the program itself, and with those of a
+// client of the head's, which are handed on without a goroutine of their own.
+func eachCaller(t *testing.T, f func(t *testing.T, x *testbed)) {
+	for _, caller := range callers {
+		t.Run(caller, func(t *testing.T) { inBubbleOf(t, caller, f) })
+	}
+}
+
+// callers are who calls through a head.
+var callers = []string{"program", "client"}
+
+func newTestbed(t *testing.T) *testbed {
+	x := &testbed{world: newWorld(t), ledger: newLedger()}
+	x.graph.Default = Ref{Policy: First}
+	return x
+}
+
+// callAs says who calls.
+func (x *testbed) callAs(caller string) {
+	x.to = x.graph.To(Ref{Policy: First})
+	if caller == "client" {
+		x.to = x.world.client("caller")
+	}
 }
 
 // pass lets virtual time pass.
@@ -76,7 +104,7 @@ var unaryOps = []struct {
 func TestFaultDiesBeforeWritten(t *testing.T) {
 	for _, u := range unaryOps {
 		t.Run(u.name, func(t *testing.T) {
-			inBubble(t, func(t *testing.T, x *testbed) {
+			eachCaller(t, func(t *testing.T, x *testbed) {
 				x.a.cut() // the graph hears of it while we call
 				out, err := call.Call[string](t.Context(), x.to, u.op, "1")
 				require.NoError(t, err)
@@ -86,7 +114,7 @@ func TestFaultDiesBeforeWritten(t *testing.T) {
 	}
 	for _, op := range []string{"job/ticks", "job/once"} {
 		t.Run(op, func(t *testing.T) {
-			inBubble(t, func(t *testing.T, x *testbed) {
+			eachCaller(t, func(t *testing.T, x *testbed) {
 				x.a.cut()
 				require.Equal(t, []int{1, 2, 3}, collect(t, call.Subscribe[int](t.Context(), x.to, op, 3)))
 				require.Equal(t, []string{"worker-b"}, x.of("ticks"))
@@ -108,7 +136,7 @@ func collect(t *testing.T, seq func(func(int, error) bool)) (got []int) {
 func TestFaultDiesAfter(t *testing.T) {
 	for _, u := range unaryOps {
 		t.Run(u.name, func(t *testing.T) {
-			inBubble(t, func(t *testing.T, x *testbed) {
+			eachCaller(t, func(t *testing.T, x *testbed) {
 				x.setSlow("worker-a")
 				done := x.start(t.Context(), u.op, "1")
 				x.a.kill()
@@ -124,7 +152,7 @@ func TestFaultDiesAfter(t *testing.T) {
 		})
 	}
 	t.Run("resumable", func(t *testing.T) {
-		inBubble(t, func(t *testing.T, x *testbed) {
+		eachCaller(t, func(t *testing.T, x *testbed) {
 			var got []int
 			for v, err := range call.Subscribe[int](t.Context(), x.to, "job/ticks", 20) {
 				require.NoError(t, err)
@@ -139,7 +167,7 @@ func TestFaultDiesAfter(t *testing.T) {
 		})
 	})
 	t.Run("not resumable", func(t *testing.T) {
-		inBubble(t, func(t *testing.T, x *testbed) {
+		eachCaller(t, func(t *testing.T, x *testbed) {
 			var last error
 			n := 0
 			for _, err := range call.Subscribe[int](t.Context(), x.to, "job/once", 20) {
@@ -167,7 +195,7 @@ func upTo(n int) (list []int) {
 // instance: a mutation runs once, a stream is the same run.
 func TestFaultConnectionBreaks(t *testing.T) {
 	t.Run("query", func(t *testing.T) {
-		inBubble(t, func(t *testing.T, x *testbed) {
+		eachCaller(t, func(t *testing.T, x *testbed) {
 			x.setSlow("worker-a")
 			done := x.start(t.Context(), "job/query", "1")
 			x.a.cut()
@@ -175,7 +203,7 @@ func TestFaultConnectionBreaks(t *testing.T) {
 		})
 	})
 	t.Run("mutation", func(t *testing.T) {
-		inBubble(t, func(t *testing.T, x *testbed) {
+		eachCaller(t, func(t *testing.T, x *testbed) {
 			x.setSlow("worker-a")
 			done := x.start(t.Context(), "job/mutate", "1")
 			x.a.cutAsync()
@@ -191,7 +219,7 @@ func TestFaultConnectionBreaks(t *testing.T) {
 	})
 	for _, op := range []string{"job/ticks", "job/once"} {
 		t.Run(op, func(t *testing.T) {
-			inBubble(t, func(t *testing.T, x *testbed) {
+			eachCaller(t, func(t *testing.T, x *testbed) {
 				var got []int
 				for v, err := range call.Subscribe[int](t.Context(), x.to, op, 20) {
 					require.NoError(t, err)
@@ -213,7 +241,7 @@ func TestFaultConnectionBreaks(t *testing.T) {
 func TestFaultPeerDrains(t *testing.T) {
 	for _, u := range unaryOps {
 		t.Run(u.name, func(t *testing.T) {
-			inBubble(t, func(t *testing.T, x *testbed) {
+			eachCaller(t, func(t *testing.T, x *testbed) {
 				x.setSlow("worker-a")
 				done := x.start(t.Context(), u.op, "1")
 				gone := x.a.shutdown(10 * time.Second)
@@ -230,7 +258,7 @@ func TestFaultPeerDrains(t *testing.T) {
 		})
 	}
 	t.Run("resumable", func(t *testing.T) {
-		inBubble(t, func(t *testing.T, x *testbed) {
+		eachCaller(t, func(t *testing.T, x *testbed) {
 			var gone <-chan error
 			var got []int
 			for v, err := range call.Subscribe[int](t.Context(), x.to, "job/ticks", 20) {
@@ -246,7 +274,7 @@ func TestFaultPeerDrains(t *testing.T) {
 		})
 	})
 	t.Run("not resumable", func(t *testing.T) {
-		inBubble(t, func(t *testing.T, x *testbed) {
+		eachCaller(t, func(t *testing.T, x *testbed) {
 			var gone <-chan error
 			var got []int
 			for v, err := range call.Subscribe[int](t.Context(), x.to, "job/once", 20) {
@@ -265,7 +293,7 @@ func TestFaultPeerDrains(t *testing.T) {
 
 // TestFaultWithdrawn: an operation that a peer serves no more.
 func TestFaultWithdrawn(t *testing.T) {
-	inBubble(t, func(t *testing.T, x *testbed) {
+	eachCaller(t, func(t *testing.T, x *testbed) {
 		for _, u := range unaryOps {
 			require.NoError(t, x.a.reg.Remove(t.Context(), u.op))
 			out, err := call.Call[string](t.Context(), x.to, u.op, "1") // the graph may not know yet
@@ -293,7 +321,7 @@ func TestFaultWithdrawn(t *testing.T) {
 func TestFaultPeerSlow(t *testing.T) {
 	for _, u := range unaryOps {
 		t.Run(u.name, func(t *testing.T) {
-			inBubble(t, func(t *testing.T, x *testbed) {
+			eachCaller(t, func(t *testing.T, x *testbed) {
 				x.setSlow("worker-a")
 				x.to = x.graph.To(Ref{Policy: First, Hedge: 50 * time.Millisecond})
 				done := x.start(t.Context(), u.op, "1")
@@ -333,7 +361,7 @@ func intersect(runs map[string][]string, id string) (list []string) {
 func TestFaultAllGone(t *testing.T) {
 	for _, u := range unaryOps {
 		t.Run(u.name, func(t *testing.T) {
-			inBubble(t, func(t *testing.T, x *testbed) {
+			eachCaller(t, func(t *testing.T, x *testbed) {
 				x.a.kill()
 				x.b.kill()
 				synctest.Wait()
@@ -356,7 +384,7 @@ func TestFaultAllGone(t *testing.T) {
 	}
 	for _, op := range []string{"job/ticks", "job/once"} {
 		t.Run(op, func(t *testing.T) {
-			inBubble(t, func(t *testing.T, x *testbed) {
+			eachCaller(t, func(t *testing.T, x *testbed) {
 				x.a.kill()
 				x.b.kill()
 				synctest.Wait()
@@ -373,16 +401,17 @@ func TestFaultAllGone(t *testing.T) {
 // TestFaultSilence: a peer that says nothing is suspect after 1.5 s and cut after
 // 3 s: queries are tried elsewhere at once, mutations are reported.
 func TestFaultSilence(t *testing.T) {
-	for _, u := range unaryOps {
-		t.Run(u.name, func(t *testing.T) {
+	for i, u := range slices.Concat(unaryOps, unaryOps) {
+		caller := callers[i/len(unaryOps)]
+		t.Run(caller+" "+u.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				x := &testbed{world: newWorld(t), ledger: newLedger()}
+				x := newTestbed(t)
 				x.a = x.world.idle("worker-a", x.jobs("worker-a")...)
 				wire := x.a.connectWire()
 				defer wire.silence(false)
 				x.waitFor("worker-a", "up", 1)
 				x.b = x.world.worker("worker-b", x.jobs("worker-b")...)
-				x.to = x.graph.To(Ref{Policy: First})
+				x.callAs(caller)
 				time.Sleep(3 * time.Second)
 				wire.silence(true)
 				got := <-x.start(t.Context(), u.op, "1")
@@ -422,5 +451,25 @@ func TestSilenceThatEnds(t *testing.T) {
 		require.NoError(t, (<-done).err)
 		time.Sleep(time.Minute)
 		require.Equal(t, []string{"joined", "up", "suspect", "up"}, x.kinds("worker-a"))
+	})
+}
+
+// TestLinkOfADeadProcessIsCut: the link of a process that was followed by another
+// is not kept until the idle heartbeat finds it silent.
+func TestLinkOfADeadProcessIsCut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newTestbed(t)
+		x.a = x.world.idle("worker-a", x.jobs("worker-a")...)
+		wire := x.a.connectWire()
+		x.waitFor("worker-a", "up", 1)
+		wire.silence(true) // nobody says that it has died
+		defer wire.silence(false)
+		again := x.world.idle("worker-a", x.jobs("worker-a")...)
+		again.connect()
+		synctest.Wait()
+		require.Len(t, x.graph.node("worker-a").linksNow(), 2)
+		time.Sleep(4 * time.Second)
+		require.Len(t, x.graph.node("worker-a").linksNow(), 1)
+		require.Equal(t, "up", stateOf(x.graph, "worker-a"))
 	})
 }

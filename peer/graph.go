@@ -226,6 +226,7 @@ type link struct {
 	gen      uint64
 	instance string
 	since    time.Time
+	anew     bool            // its process followed another; set before it is up
 	ctx      context.Context // of what we subscribe to; until it drains
 	stop     context.CancelFunc
 	state    atomic.Int32

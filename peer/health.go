@@ -33,6 +33,15 @@ func (b *beat) heardLocked(bytes int64, now time.Time) bool {
 	return true
 }
 
+// doubt has a sign of life be due from now on.
+func (b *beat) doubt(now time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.asked {
+		b.asked, b.since = true, now
+	}
+}
+
 // beatsPerInterval is how often the monitor looks within a Heartbeat.
 const beatsPerInterval = 8
 

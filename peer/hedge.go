@@ -45,9 +45,17 @@ func (u *unary) armHedge() {
 // silent link, or at a process that was followed by another, is tried elsewhere at
 // once. One that drains finishes.
 func (u *unary) trouble(_ *attempt, why string) {
-	if why == stateNames[suspect] || why == restarted {
-		u.hedge(false)
+	if why != stateNames[suspect] && why != restarted {
+		return
 	}
+	u.mu.Lock()
+	r := u.req
+	u.mu.Unlock()
+	if r != nil {
+		r.Escalate() // its goroutine hedges
+		return
+	}
+	u.hedge(false)
 }
 
 // hedge begins the second attempt. charged: it costs a token of the budget.

@@ -25,10 +25,22 @@ type load struct {
 // run makes calls for a while: a query each gap, and a mutation in the place of
 // every tenth.
 func (l *load) run(to call.Caller, gap, d time.Duration, mutations bool) {
+	stop := make(chan struct{})
+	time.AfterFunc(d, func() { close(stop) })
+	l.runUntil(to, gap, stop, mutations)
+}
+
+// runUntil makes calls until stop is closed, and waits for their ends.
+func (l *load) runUntil(to call.Caller, gap time.Duration, stop <-chan struct{}, mutations bool) {
 	tick := time.NewTicker(gap)
 	defer tick.Stop()
-	for n := range int(d / gap) {
-		<-tick.C
+	for n := 0; ; n++ {
+		select {
+		case <-tick.C:
+		case <-stop:
+			l.wg.Wait()
+			return
+		}
 		l.wg.Go(func() {
 			begun := time.Now()
 			op := "job/query"
@@ -46,7 +58,6 @@ func (l *load) run(to call.Caller, gap, d time.Duration, mutations bool) {
 			}
 		})
 	}
-	l.wg.Wait()
 }
 
 // answered is how many queries have ended so far.

@@ -11,5 +11,8 @@ func TestMain(m *testing.M) {
 	if spec := os.Getenv(workerEnv); spec != "" {
 		os.Exit(runWorker(spec))
 	}
+	if spec := os.Getenv(headEnv); spec != "" {
+		os.Exit(runHead(spec))
+	}
 	goleak.VerifyTestMain(m)
 }

@@ -107,6 +107,7 @@ type cluster struct {
 	seeds  map[string]string
 	procs  map[string]*exec.Cmd
 	prefix []string // in front of a worker's command
+	head   string   // of a head that is a process: its address, seed and book
 }
 
 func newCluster(t *testing.T, listen string) *cluster {
@@ -142,12 +143,18 @@ func (c *cluster) start(id string) {
 		c.seeds[id] = hex.EncodeToString(key.Seed())
 		require.NoError(c.t, c.book.Update(put(Peer{ID: id, Keys: []Key{{ID: alknet.PeerID(pub)}}, Import: []string{"job/*"}})))
 	}
+	c.launch(id)
+	c.up(id)
+}
+
+// launch starts the process of a worker that is in the book.
+func (c *cluster) launch(id string) {
+	c.t.Helper()
 	args := append(append([]string(nil), c.prefix...), os.Args[0])
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Env = append(os.Environ(), workerEnv+"="+strings.Join([]string{c.addr.String(), c.seeds[id], id, c.ledger}, "|"))
 	require.NoError(c.t, cmd.Start())
 	c.procs[id] = cmd
-	c.up(id)
 }
 
 // up waits until calls reach a worker.
@@ -193,60 +200,101 @@ func (c *cluster) requireOnce() {
 }
 
 // TestProcessesDieUnderLoad: workers that are processes of their own are killed,
-// stopped and ended in turn: every query is answered, no mutation runs twice, and
-// a stream of numbers has no gap.
+// stopped and ended in turn at 200 calls a second: every query is answered in 3.5 s
+// (of 100 kills; 6 in the ordinary run), no mutation runs twice, and a stream of
+// numbers has no gap.
 func TestProcessesDieUnderLoad(t *testing.T) {
-	const rounds = 3
+	kills := 6
+	if soak {
+		kills = 100
+	}
 	c := newCluster(t, "127.0.0.1:0")
 	ids := []string{"worker-a", "worker-b", "worker-c"}
 	for _, id := range ids {
 		c.start(id)
 	}
 	var l load
+	stop := make(chan struct{})
 	done := make(chan struct{})
-	d := time.Duration(rounds) * 1700 * time.Millisecond
-	go func() { defer close(done); l.run(c.graph.To(Ref{}), 5*time.Millisecond, d, true) }()
-	moved := 0
-	counted := make(chan int, 1)
+	go func() { defer close(done); l.runUntil(c.graph.To(Ref{}), 5*time.Millisecond, stop, true) }()
+	items, moved := make(chan int, 1), make(chan struct{}, kills)
+	ctx, cancel := context.WithCancel(t.Context())
 	to := call.With(c.graph.To(Ref{Policy: First}), call.Options{OnNotice: func(name string, _ json.RawMessage) {
 		if name == "rerouted" {
-			moved++
+			moved <- struct{}{}
 		}
 	}})
 	go func() {
 		n := 0
-		for v, err := range call.Subscribe[int](context.Background(), to, "job/ticks", 100) {
-			if n++; err != nil || v != n {
+		for v, err := range call.Subscribe[int](ctx, to, "job/ticks", 1<<30) {
+			if n++; ctx.Err() == nil && (err != nil || v != n) {
 				t.Errorf("item %d: %d %v", n, v, err)
 				break
 			}
 		}
-		counted <- n
+		items <- n
 	}()
-	for i := range rounds {
+	for i := range kills {
 		id := ids[i%3]
-		before := l.answered()
-		require.Eventually(t, func() bool { return l.answered() >= before+50 }, 20*time.Second, 5*time.Millisecond)
-		switch i % 3 {
-		case 0:
-			c.signal(id, syscall.SIGKILL)
-			c.start(id)
-		case 1:
+		before, begun := l.answered(), time.Now()
+		require.Eventually(t, func() bool { return l.answered() >= before+50 }, 30*time.Second, 5*time.Millisecond)
+		waited := time.Since(begun)
+		switch {
+		case i%12 == 4: // the slowest: silence until it is cut
 			c.signal(id, syscall.SIGSTOP)
-			require.Eventually(t, func() bool { return stateOf(c.graph, id) == "left" }, 20*time.Second, 10*time.Millisecond)
+			require.Eventually(t, func() bool { return stateOf(c.graph, id) == "left" }, 30*time.Second, 10*time.Millisecond)
 			c.signal(id, syscall.SIGCONT)
 			c.up(id)
-		case 2:
+		case i%6 == 2:
 			c.signal(id, syscall.SIGTERM)
 			c.start(id)
+		default:
+			c.signal(id, syscall.SIGKILL)
+			c.start(id)
 		}
+		t.Logf("kill %d: 50 answers in %v, all in %v", i+1, waited, time.Since(begun))
 	}
+	close(stop)
 	<-done
-	require.Equal(t, 100, <-counted)
-	require.NotZero(t, moved)
+	cancel()
+	require.Greater(t, <-items, 50)
+	require.NotEmpty(t, moved)
 	require.Empty(t, l.failed)
 	t.Logf("p99 %v of %d queries", l.p99(), len(l.took))
+	if soak { // on a machine that has the time
+		require.LessOrEqual(t, l.p99(), 3500*time.Millisecond)
+	}
 	c.requireOnce()
+}
+
+// TestProcessesRestartInTurn: each of three workers, processes of their own, ends
+// and is started again at 1,000 queries a second: nothing fails.
+func TestProcessesRestartInTurn(t *testing.T) {
+	rounds := 3
+	if soak {
+		rounds = 30
+	}
+	c := newCluster(t, "127.0.0.1:0")
+	ids := []string{"worker-a", "worker-b", "worker-c"}
+	for _, id := range ids {
+		c.start(id)
+	}
+	var l load
+	stop := make(chan struct{})
+	done := make(chan struct{})
+	begun := time.Now()
+	go func() { defer close(done); l.runUntil(c.graph.To(Ref{}), time.Millisecond, stop, false) }()
+	for i := range rounds {
+		before := l.answered()
+		require.Eventually(t, func() bool { return l.answered() >= before+500 }, 30*time.Second, 5*time.Millisecond)
+		id := ids[i%3]
+		c.signal(id, syscall.SIGTERM)
+		c.start(id)
+	}
+	close(stop)
+	<-done
+	require.Empty(t, l.failed)
+	t.Logf("%.0f queries a second, p99 %v", float64(len(l.took))/time.Since(begun).Seconds(), l.p99())
 }
 
 func stateOf(g *Graph, id string) string {

@@ -123,9 +123,9 @@ func synthetic(g *Graph, rt *rapid.T, name string) []*offer {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	r := &route{g: g, name: name}
-	g.publishLocked(r, list)
-	g.routes.Store(name, r)
+	for _, of := range list {
+		g.offerLocked(of, nil)
+	}
 	return list
 }
 

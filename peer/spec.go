@@ -96,5 +96,8 @@ func (g *Graph) operation(sp *spec, route string) *call.Operation {
 	o := call.Options{Type: op.Func.Type, InputStream: op.Func.InputStream, MaxReplyBytes: op.MaxOutputBytes}
 	to := &caller{g: g, ref: &g.Default, gate: sp}
 	op.Func.Serve = func(ctx context.Context, s *call.Stream) error { return s.Forward(ctx, to, route, o) }
+	if sel, err := to.selects(g.ctx, route, &o); err == nil && o.Type != call.Subscription && !o.InputStream && g.Default.Hedge == 0 {
+		op.Func.HandOn(func(r *call.Request) hop { return sel.handOn(r, &o) })
+	}
 	return &op
 }

@@ -144,6 +144,8 @@ func (s *subscription) afterFault(a *attempt, err error) {
 	case f == failed && handedBack(e) && resumable:
 		s.elsewhere(a, err, "draining")
 		return
+	case f == unsent && (!begun || resumable) && s.refusedByTheOnly(a, e):
+		return
 	case f == unsent && begun && resumable:
 		s.elsewhere(a, err, "unavailable")
 		return
@@ -154,6 +156,18 @@ func (s *subscription) afterFault(a *attempt, err error) {
 		return
 	}
 	s.finish(via(err, a.of.n.id))
+}
+
+// refusedByTheOnly reports whether the only peer there is did not take the stream,
+// and may do so after a while, which has passed.
+func (s *subscription) refusedByTheOnly(a *attempt, e *call.Error) bool {
+	alone, later := s.g.alone(a.l, e)
+	if !alone || !later || !s.sleep(s.g.backoff(settleBackoff, e.RetryAfter)) {
+		return false
+	}
+	s.sel.tried = nil
+	s.tries--
+	return true
 }
 
 // handedBack reports whether a draining peer gave the stream back between two items.

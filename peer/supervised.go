@@ -2,10 +2,12 @@ package peer
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"time"
 
 	"github.com/alkdev/alknet/call"
+	"github.com/alkdev/alknet/call/codes"
 )
 
 // Caller returns a Caller over the Supervisor's connections: it waits for one,
@@ -76,8 +78,14 @@ func (s *supervised) learn(ctx context.Context, op string, o call.Options, wait 
 	}
 	desc, err := l.c.Describe(ctx, op)
 	if err != nil { // it cannot be seen, or the peer describes nothing: nothing is known of it
-		if isLost(err) {
+		if isLost(err) || notServed(err) && l.settles() {
+			if err := s.pause(ctx); err != nil {
+				return err
+			}
 			return s.learn(ctx, op, o, wait)
+		}
+		if notServed(err) && l.instance != "" { // not to be remembered: it may be served later
+			return notFound(op)
 		}
 		desc = call.Operation{Name: op, Func: call.Func{Type: o.Type, InputStream: o.InputStream}}
 		if o.Type == "" {
@@ -98,6 +106,46 @@ func (s *supervised) learn(ctx context.Context, op string, o call.Options, wait 
 	n.overlay[op] = of
 	s.g.offerLocked(of, nil)
 	return nil
+}
+
+// settleTime is how long a process that was started anew may take until it serves
+// what the one before did: the workers of a head have to come back to it.
+const settleTime = 10 * time.Second
+
+// alone reports whether a call has to be made again over the link that has refused
+// it: it is that of the one peer there is. later: as long as it may be settling,
+// whatever it says now counts for nothing.
+func (g *Graph) alone(l *link, e *call.Error) (yes, later bool) {
+	if !g.adhoc || !e.Remote || l.state.Load() != up {
+		return false, false
+	}
+	return true, l.settles()
+}
+
+// settles reports whether what the peer says that it does not serve counts for
+// nothing yet.
+func (l *link) settles() bool { return l.anew && time.Since(l.since) < settleTime }
+
+// settleBackoff is how often 10 ms are doubled between two calls to a peer that
+// settles.
+const settleBackoff = 5
+
+// pause waits a little before the peer is asked again.
+func (s *supervised) pause(ctx context.Context) error {
+	t := time.NewTimer(s.g.backoff(settleBackoff, 0))
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctxError(ctx.Err())
+	}
+}
+
+// notServed reports whether the peer itself says that it has no such operation.
+func notServed(err error) bool {
+	e, ok := errors.AsType[*call.Error](err)
+	return ok && e.Remote && e.Code == codes.NotFound
 }
 
 // isLost reports whether a call failed because its connection was lost.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/alkdev/alknet"
 	"github.com/alkdev/alknet/call"
+	"github.com/alkdev/alknet/call/codes"
 )
 
 // A remote is a head that a supervised peer dials, which may be away.
@@ -181,5 +182,47 @@ func TestSupervisorCaller(t *testing.T) {
 		r.cut(alknet.CodeInternal, errors.New("gone"))
 		_, err = call.Call[string](ctx, c, "job/query", "2")
 		require.Error(t, err)
+	})
+}
+
+// TestSupervisorCallerOfARestartedPeer: a head that was restarted does not serve
+// yet what its workers do; one that never did is believed at once.
+func TestSupervisorCallerOfARestartedPeer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLedger()
+		r := newRemote(t, l.jobs("head")...)
+		s := &Supervisor{Dial: r.dial, MinBackoff: 100 * time.Millisecond, MaxBackoff: 100 * time.Millisecond}
+		supervise(t, s, r)
+		c := s.Caller()
+		_, err := call.Call[string](t.Context(), c, "job/query", "1")
+		require.NoError(t, err)
+		begun := time.Now()
+		_, err = call.Call[string](t.Context(), c, "job/nothing", "1")
+		requireCode(t, err, codes.NotFound, false)
+		require.Zero(t, time.Since(begun), "nobody has ever served it")
+
+		require.NoError(t, r.h.Registry.Register(echo("job/nothing")))
+		_, err = call.Call[string](t.Context(), c, "job/nothing", "1")
+		require.NoError(t, err, "it is served now")
+		require.True(t, s.graph.route("job/nothing").cands.Load().byID[0].spec.op.Idempotent, "as what it is: a query")
+
+		restart := func() *call.Registry {
+			r.mu.Lock()
+			r.h = &call.Handler{Registry: &call.Registry{}}
+			r.mu.Unlock()
+			r.cut(alknet.CodeInternal, nil)
+			return r.h.Registry
+		}
+		reg := restart()
+		time.AfterFunc(3*time.Second, func() { _ = reg.Register(l.jobs("again")...) })
+		out, err := call.Call[string](t.Context(), c, "job/mutate", "2")
+		require.NoError(t, err)
+		require.Equal(t, "again", out)
+
+		restart()
+		begun = time.Now()
+		_, err = call.Call[string](t.Context(), c, "job/query", "3")
+		requireCode(t, err, codes.NotFound, false)
+		require.Less(t, time.Since(begun), settleTime+time.Second, "it does not serve it any more")
 	})
 }

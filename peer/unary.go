@@ -27,6 +27,9 @@ type unary struct {
 	tries int  // attempts of the main line; changed under mu
 	stop  context.CancelFunc
 
+	req    *call.Request // guarded by mu; of a call that is handed on without a goroutine; nil: it has one
+	failed error         // how an attempt without one has ended; nil: it has not
+
 	main attempt
 	back *time.Timer // of a timed hedge; nil: none
 
@@ -50,13 +53,19 @@ func (u *unary) Send(data []byte, raw bool) error {
 		return (&call.Error{Code: codes.InvalidRequest, Message: "the call takes one input"}).NotRun()
 	}
 	u.input, u.raw, u.sent = append(u.input, data...), raw, true
-	u.begin(0)
+	switch {
+	case u.failed != nil: // Recv decides how it goes on
+	case u.main.st != nil: // it is under way, and in trouble
+		u.hedge(false)
+	default:
+		u.begin(0)
+	}
 	return nil
 }
 
 // CloseSend begins a call without an input.
 func (u *unary) CloseSend() error {
-	if !u.sent {
+	if !u.sent && u.failed == nil && u.main.st == nil {
 		u.begin(0)
 	}
 	return nil
@@ -90,7 +99,10 @@ func (u *unary) Recv() (data []byte, raw bool, err error) {
 
 // answer tries until there is an answer or a final error.
 func (u *unary) answer() ([]byte, bool, error) {
-	var last error
+	last := u.failed
+	if u.failed = nil; last != nil && !u.again(last) {
+		return nil, false, last
+	}
 	for {
 		if u.main.st == nil {
 			if err := u.begin(u.sel.ref.wait(u.o.Type)); err != nil {
@@ -247,6 +259,8 @@ func (u *unary) again(err error) bool {
 		return u.sameProcess(of, l)
 	case !may:
 		return false
+	case f == unsent && u.refusedByTheOnly(l, e):
+		return u.main.st == nil
 	case f == lost || f == unsent:
 		u.main.st = nil
 		return true
@@ -261,6 +275,25 @@ func (u *unary) again(err error) bool {
 		u.sel.tried = nil // nobody else: the same again
 		u.mu.Unlock()
 	}
+	return true
+}
+
+// refusedByTheOnly reports whether the call did not run at the only peer there is.
+// It is then made again there, if that may help and after a while, or is over.
+func (u *unary) refusedByTheOnly(l *link, e *call.Error) bool {
+	alone, later := u.g.alone(l, e)
+	if !alone {
+		return false
+	}
+	if !later && e.Code == codes.NotFound || !u.sleep(u.g.backoff(settleBackoff, e.RetryAfter)) {
+		return true
+	}
+	u.mu.Lock()
+	u.main.st, u.sel.tried = nil, nil
+	if later {
+		u.tries--
+	}
+	u.mu.Unlock()
 	return true
 }
 

@@ -178,6 +178,25 @@ func (w *world) as(id string, scopes ...string) call.Caller {
 	return w.head.As(alknet.Identity{ID: id, Scopes: scopes})
 }
 
+// client is somebody who has connected to the head.
+func (w *world) client(id string) *call.Client {
+	w.t.Helper()
+	c, s := alknet.Pipe(call.ALPN, alknet.Identity{ID: id}, alknet.Identity{ID: "head"})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = w.head.ServeConn(context.Background(), s)
+		_ = s.Close()
+	}()
+	cl := call.NewClient(c, nil)
+	w.t.Cleanup(func() {
+		_ = cl.Close()
+		<-done
+	})
+	require.NoError(w.t, cl.Settled(w.t.Context()))
+	return cl
+}
+
 // whoami answers with an id.
 func whoami(id string) call.Operation {
 	return call.Operation{Name: "sys/whoami", Func: call.QueryFunc(func(context.Context, struct{}) (string, error) { return id, nil })}

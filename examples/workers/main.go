@@ -1,9 +1,6 @@
-// Workers runs a head and two workers, three processes. The head subscribes to a
-// worker's numbers; that worker is interrupted, by you with Ctrl-C's signal or
-// after the fifth number by the head, and the numbers go on from the other.
-//
-//	go run ./examples/workers
-//	kill -INT PID # of the worker that counts
+// Workers runs a head and two workers, three processes (go run ./examples/workers).
+// The head subscribes to the numbers of one; after the fifth that is interrupted, as
+// by Ctrl-C, and the numbers go on from the other.
 package main
 
 import (
@@ -13,7 +10,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"iter"
-	"log"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -26,65 +22,51 @@ import (
 
 func main() {
 	if len(os.Args) > 1 {
-		worker(os.Args[1], must(hex.DecodeString(os.Args[2])))
+		worker(must(alknet.ParseAddr(os.Args[1])), must(hex.DecodeString(os.Args[2])))
 		return
 	}
-	ctx, book := context.Background(), must(peer.OpenBook(""))
-	graph := &peer.Graph{Imports: book.Imports, Known: book.Known}
+	ctx, book, events, workers := context.Background(), must(peer.OpenBook("")), make(chan string, 100), []*exec.Cmd{}
+	graph := &peer.Graph{Imports: book.Imports, Known: book.Known, OnEvent: func(e peer.Event) { events <- e.Kind }}
 	router := alknet.Router{Authenticate: book.Authenticate}
 	must(0, router.Register(call.Service(&call.Handler{Sources: []call.Source{graph}, OnConnect: graph.Attach})))
 	ep := must(alknet.Listen(ctx, "127.0.0.1:0", nil))
 	go router.Serve(ep)
-	workers := map[string]*exec.Cmd{}
 	for _, id := range []string{"worker-a", "worker-b"} {
-		pub, key, err := ed25519.GenerateKey(nil)
-		must(0, err)
+		pub, key, _ := ed25519.GenerateKey(nil)
 		must(0, book.Update(func(peers map[string]peer.Peer) error {
 			peers[id] = peer.Peer{ID: id, Keys: []peer.Key{{ID: alknet.PeerID(pub)}}, Import: []string{"clock/*"}}
 			return nil
 		}))
-		workers[id] = exec.Command(os.Args[0], ep.Addr().String(), hex.EncodeToString(key.Seed()))
-		workers[id].Stderr = os.Stderr
-		must(0, workers[id].Start())
-		fmt.Println(id, "is process", workers[id].Process.Pid)
-		for e := range graph.Watch(ctx) { // worker-a is attached first and gets the call
-			if e.Kind == "up" && e.Peer == id {
-				break
-			}
+		cmd := exec.Command(os.Args[0], ep.Addr().String(), hex.EncodeToString(key.Seed()))
+		must(0, cmd.Start())
+		workers = append(workers, cmd)
+		for <-events != "up" { // worker-a is attached first and gets the call
 		}
 	}
-	to := call.With(graph.To(peer.Ref{Policy: peer.First}), call.Options{
-		OnNotice: func(name string, detail json.RawMessage) { fmt.Println(name, string(detail)) },
-	})
+	told := func(name string, detail json.RawMessage) { fmt.Println(name, string(detail)) }
+	to := call.With(graph.To(peer.Ref{Policy: peer.First}), call.Options{OnNotice: told})
 	for n, err := range call.Subscribe[int](ctx, to, "clock/count", 12) {
 		must(0, err)
-		fmt.Println(n)
-		if n == 5 {
-			must(0, workers["worker-a"].Process.Signal(os.Interrupt))
+		if fmt.Println(n); n == 5 {
+			must(0, workers[0].Process.Signal(os.Interrupt))
 		}
 	}
-	must(0, workers["worker-b"].Process.Signal(os.Interrupt))
-	for _, id := range []string{"worker-a", "worker-b"} {
-		fmt.Println(id, "ended:", workers[id].Wait())
-	}
+	must(0, workers[1].Process.Signal(os.Interrupt))
+	fmt.Println("ended:", workers[0].Wait(), workers[1].Wait())
 }
 
-// worker serves clock/count to the head at an address until it is interrupted.
-func worker(head string, seed []byte) {
+// worker serves clock/count to the head until it is interrupted.
+func worker(head alknet.Addr, seed []byte) {
 	ctx, _ := signal.NotifyContext(context.Background(), os.Interrupt)
 	ep := must(alknet.NewEndpoint(nil, nil, &alknet.Config{Key: ed25519.NewKeyFromSeed(seed)}))
-	to := must(alknet.ParseAddr(head))
 	h := &call.Handler{Registry: new(call.Registry)}
 	must(0, h.Registry.Register(call.Operation{Name: "clock/count", Func: call.SubscriptionFunc(count), Resumable: true}))
-	sup := peer.Supervisor{Dial: peer.DialPeer(ep, peer.Static{to.Peer: {to}}, to.Peer, h)}
-	go sup.Run(context.Background())
+	go (&peer.Supervisor{Dial: peer.DialPeer(ep, peer.Static{head.Peer: {head}}, head.Peer, h)}).Run(context.Background())
 	<-ctx.Done()
-	drain, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	must(0, h.Shutdown(drain))
+	must(0, h.Shutdown(context.Background()))
 }
 
-// count yields the numbers to n, also from the middle.
+// count can begin in the middle.
 func count(ctx context.Context, n int) iter.Seq2[int, error] {
 	r, _ := call.RequestFromContext(ctx)
 	return func(yield func(int, error) bool) {
@@ -94,10 +76,9 @@ func count(ctx context.Context, n int) iter.Seq2[int, error] {
 	}
 }
 
-// must returns v, or ends the program with an error.
 func must[T any](v T, err error) T {
 	if err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
 	return v
 }

@@ -93,6 +93,18 @@ func (h *halfPipe) write(b []byte, d *deadline) (int, error) {
 	}
 }
 
+// tryWrite writes all of b or, if it would have to wait, nothing.
+func (h *halfPipe) tryWrite(b []byte, d *deadline) (bool, error) {
+	h.mu.Lock()
+	room := pipeBuffer - len(h.buf)
+	h.mu.Unlock()
+	if len(b) > room { // it only grows: there is one writer
+		return false, nil
+	}
+	_, err := h.write(b, d)
+	return err == nil, err
+}
+
 // closeWrite ends the direction after what was written.
 func (h *halfPipe) closeWrite() {
 	h.mu.Lock()

@@ -158,6 +158,9 @@ func (st *pipeStream) Read(b []byte) (int, error) {
 
 func (st *pipeStream) Write(b []byte) (int, error) { return st.out.write(b, &st.wd) }
 
+// TryWrite writes b if there is room for it.
+func (st *pipeStream) TryWrite(b []byte) (bool, error) { return st.out.tryWrite(b, &st.wd) }
+
 func (st *pipeStream) CloseWrite() error {
 	if err := st.s.Err(); err != nil {
 		return err // an end now would make what was cut look whole

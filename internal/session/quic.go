@@ -67,6 +67,18 @@ type quicStream struct {
 	conn *quic.Conn
 }
 
+// TryWrite queues b within the peer's window.
+func (s quicStream) TryWrite(b []byte) (bool, error) {
+	switch err := s.Stream.TryWriteAll(b); {
+	case err == nil:
+		return true, nil
+	case errors.Is(err, quic.ErrWouldBlock):
+		return false, nil
+	default:
+		return false, quicError(err)
+	}
+}
+
 func (s quicStream) LocalAddr() net.Addr  { return s.conn.LocalAddr() }
 func (s quicStream) RemoteAddr() net.Addr { return s.conn.RemoteAddr() }
 

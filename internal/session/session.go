@@ -63,6 +63,12 @@ type Stream interface {
 	OnAbort(f func()) (stop func() bool)
 }
 
+// A TryWriter is a Stream that can tell whether a write would wait.
+type TryWriter interface {
+	// TryWrite writes all of b if that takes no waiting, and else nothing.
+	TryWrite(b []byte) (ok bool, err error)
+}
+
 // An Error is the end of a session or of a stream, as code and reason.
 type Error struct {
 	Code   uint64 // below 2^62

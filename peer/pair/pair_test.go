@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -202,6 +203,53 @@ func TestUses(t *testing.T) {
 	wg.Wait()
 	require.Equal(t, map[string]bool{"w": true, "w-2": true, "w-3": true}, ids)
 	require.Len(t, n.book.Peers(), 3)
+}
+
+// TestOneTimeInviteHasOneWinner: of many who use a ticket at the same time, at two
+// processes of the head, exactly one becomes what it says.
+func TestOneTimeInviteHasOneWinner(t *testing.T) {
+	dir := t.TempDir()
+	var heads []*Handler
+	for range 2 {
+		book, err := peer.OpenBook(filepath.Join(dir, "peers.json"))
+		require.NoError(t, err)
+		t.Cleanup(func() { require.NoError(t, book.Close()) })
+		heads = append(heads, &Handler{Book: book, Dir: dir, Head: key(t), Addrs: func() []string { return []string{"127.0.0.1:1"} }})
+	}
+	for round := range 10 {
+		id := fmt.Sprintf("w%d", round)
+		ticket, err := heads[round%2].Invite(Invite{Peer: peer.Peer{ID: id}})
+		require.NoError(t, err)
+		var wg sync.WaitGroup
+		var won atomic.Int32
+		var winner atomic.Value
+		for i := range 6 {
+			who := key(t)
+			wg.Go(func() {
+				p, err := heads[i%2].admit(hashOf(ticket.Secret), who, &joinInput{Secret: ticket.Secret})
+				if err == nil && p.ID == id {
+					won.Add(1)
+					winner.Store(who)
+				}
+			})
+		}
+		wg.Wait()
+		require.EqualValues(t, 1, won.Load())
+		for _, h := range heads {
+			require.NoError(t, h.Book.Reload())
+			p, ok := h.Book.Get(id)
+			require.True(t, ok)
+			require.Equal(t, []peer.Key{{ID: winner.Load().(alknet.PeerID)}}, p.Keys)
+		}
+	}
+}
+
+// key is the public half of a fresh key.
+func key(t *testing.T) alknet.PeerID {
+	t.Helper()
+	pub, _, err := ed25519.GenerateKey(nil)
+	require.NoError(t, err)
+	return alknet.PeerID(pub)
 }
 
 // TestConfirm: the join waits until the code that both ends show is approved.

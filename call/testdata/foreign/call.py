@@ -2,6 +2,7 @@
 
     call.py client HOST PORT PEER CERT KEY   calls math/add, math/count and more
     call.py server CERT KEY                  serves x/echo, x/count and x/slow
+    call.py worker HOST PORT PEER CERT KEY   dials PEER and serves the same there
 
 PEER is the server's public key in hexadecimal. Python's standard library only.
 """
@@ -104,6 +105,14 @@ def client(host, port, peer, cert, key):
     c.conn.close()
 
 
+KINDS = {"x/echo": "query", "x/count": "subscription", "x/slow": "query"}
+
+
+def described(name):
+    return {"name": name, "namespace": "x", "op_type": KINDS[name], "visibility": "external", "input_schema": None, "output_schema": None,
+            "error_schemas": [], "access_control": {"required_scopes": [], "required_scopes_any": None, "resource_type": None, "resource_action": None}}
+
+
 def serve(conn):
     lock, aborted = threading.Lock(), set()
 
@@ -120,6 +129,11 @@ def serve(conn):
             while call not in aborted:
                 time.sleep(0.01)
             print("aborted", flush=True)
+        elif operation == "services/list":
+            write(conn, lock, "call.responded", call, {"output": {"operations": [
+                {"name": n, "namespace": "x", "op_type": KINDS[n]} for n in sorted(KINDS)]}})
+        elif operation == "services/schema" and given.get("name") in KINDS:
+            write(conn, lock, "call.responded", call, {"output": described(given["name"])})
         else:
             write(conn, lock, "call.error", call,
                   {"code": "NOT_FOUND", "message": "operation not found: " + operation, "retryable": False})
@@ -146,5 +160,9 @@ def server(cert, key):
         serve(context.wrap_socket(listener.accept()[0], server_side=True))
 
 
+def worker(host, port, peer, cert, key):
+    serve(Client(host, int(port), peer, cert, key).conn)
+
+
 if __name__ == "__main__":
-    {"client": client, "server": server}[sys.argv[1]](*sys.argv[2:])
+    {"client": client, "server": server, "worker": worker}[sys.argv[1]](*sys.argv[2:])
