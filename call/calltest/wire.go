@@ -118,3 +118,15 @@ func (w *wire) done(s *alknet.Stream) {
 		_ = s.Close()
 	}
 }
+
+// through waits until the peer has read everything that was written on the only
+// stream, and skips its answers.
+func (w *wire) through() {
+	w.Helper()
+	if w.one == nil {
+		return
+	}
+	w.write(w.one, `{"type":"call.requested","id":"through","payload":{"operationId":"/services/ping","input":{}}}`)
+	for w.next(w.one).ID != "through" {
+	}
+}
