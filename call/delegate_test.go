@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"encoding/json"
 	"errors"
+	"iter"
 	"sync"
 	"testing"
 	"time"
@@ -144,4 +145,64 @@ func TestLoopOverPeers(t *testing.T) {
 	e := requireCode(t, codes.LoopDetected, err)
 	require.LessOrEqual(t, hops, 3)
 	require.False(t, e.MayHaveRun)
+}
+
+// pinned is a Source of one operation, under a name with "@peer" too.
+type pinned struct{ op *call.Operation }
+
+func (p pinned) Lookup(name string) (*call.Operation, bool) {
+	return p.op, name == p.op.Name || name == p.op.Name+"@here"
+}
+func (p pinned) All() iter.Seq[*call.Operation] {
+	return func(yield func(*call.Operation) bool) { yield(p.op) }
+}
+func (pinned) Changed() <-chan struct{} { return nil }
+
+// TestDelegationLendsTheOperationsThatItNames, wherever they run, and no other.
+func TestDelegationLendsTheOperationsThatItNames(t *testing.T) {
+	alice, eve, worker := newNode(t, "alice"), newNode(t, "eve", "call:delegate"), newNode(t, "worker")
+	who := call.QueryFunc(func(ctx context.Context, _ struct{}) (string, error) {
+		r, _ := call.RequestFromContext(ctx)
+		return r.Caller.ID, nil
+	})
+	h := newHandler(t, call.Operation{Name: "box/who", Func: who}, call.Operation{Name: "fs/who", Func: who})
+	h.Sources = []call.Source{pinned{&call.Operation{Name: "far/who", Func: who}}}
+	h.Authenticate = func(_ context.Context, conn alknet.Identity, token string) (alknet.Identity, error) {
+		return delegation.Verify(token, delegation.Options{Presenter: conn.Peer, Lookup: func(p alknet.PeerID) (alknet.Identity, bool) {
+			return alice.Identity, p == alice.Peer
+		}})
+	}
+	c := eve.dials(t, worker, nil, h)
+	for _, tt := range []struct {
+		lent, op string
+		ok       bool
+	}{
+		{"box/who", "box/who", true}, {"box/*", "box/who", true}, {"fs/who", "box/who", false}, {"box/*", "fs/who", false},
+		{"far/who", "far/who@here", true}, {"box/*", "far/who@here", false},
+	} {
+		token, err := delegation.Sign(alice.key, delegation.Claims{Audience: eve.Peer, Operations: []string{tt.lent}, Expires: time.Now().Add(time.Minute)})
+		require.NoError(t, err)
+		got, err := call.Call[string](t.Context(), call.With(c, call.Options{Token: token}), tt.op, struct{}{})
+		if !tt.ok {
+			require.False(t, requireCode(t, codes.Unauthenticated, err).MayHaveRun)
+			continue
+		}
+		require.NoError(t, err, "%+v", tt)
+		require.Equal(t, "alice", got)
+	}
+}
+
+// TestCallMadeHereIsAHopWhenItIsHandedOn: it says whom it is for and over whom it
+// went, so that the next head does not send it back.
+func TestCallMadeHereIsAHopWhenItIsHandedOn(t *testing.T) {
+	head, worker := newNode(t, "head", "call:forward"), newNode(t, "worker")
+	atWorker := newHandler(t, testops.Operations(testops.Options{})...)
+	var toWorker *call.Client
+	atHead := newHandler(t, call.Operation{Name: "box/who", Func: call.Func{Type: call.Query, Serve: func(ctx context.Context, s *call.Stream) error {
+		return s.Forward(ctx, toWorker, "test/whoami", call.Options{})
+	}}})
+	toWorker = head.dials(t, worker, atHead, atWorker)
+	got, err := call.Call[whoami](t.Context(), atHead.As(alknet.Identity{ID: "web"}), "box/who", struct{}{})
+	require.NoError(t, err)
+	require.Equal(t, whoami{Caller: "head", Claimed: "web", Path: []string{head.Peer.String()}}, got)
 }

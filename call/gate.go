@@ -1,7 +1,6 @@
 package call
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -74,16 +73,13 @@ func (c *inCall) identify() *Error {
 	if len(token) == 0 {
 		return nil
 	}
-	if bytes.HasPrefix(token, []byte("alkd1.")) && !delegation.Allowed(string(token), string(c.meta.op)) {
-		return unauthenticated(delegation.ErrInvalid)
+	op, _, _ := strings.Cut(string(c.meta.op), "@") // who lends it, lends it wherever it runs
+	if strings.HasPrefix(string(token), delegationPrefix) && !delegation.Allowed(string(token), op) {
+		return unauthenticated(errNotLent)
 	}
 	id, err := c.s.authenticate(&c.ctx, c.who.id, string(token), delegated)
 	if err != nil {
 		return unauthenticated(err)
-	}
-	op, _, _ := strings.Cut(string(c.meta.op), "@") // who lends it, lends it wherever it runs
-	if strings.HasPrefix(string(token), delegationPrefix) && !delegation.Allowed(string(token), op) {
-		return unauthenticated(errNotLent)
 	}
 	who := c.s.callerFor(id)
 	if err := c.s.reserve(who); err != nil {
