@@ -44,12 +44,23 @@ func checkAccess(t require.TestingT, c accessCase) {
 	require.Equal(t, seen, listed, "list: %+v", c)
 	_, serr := Call[json.RawMessage](context.Background(), h.As(c.id), opSchema, schemaInput{Name: "x/op"})
 	require.Equal(t, seen, serr == nil, "schema: %+v", c)
+	if c.id.ID == "" {
+		return // no token means nobody
+	}
+	h.Authenticate = func(context.Context, alknet.Identity, string) (alknet.Identity, error) { return c.id, nil }
+	boss := h.As(alknet.Identity{ID: "boss", Scopes: []string{scopeExplain}})
+	out, eerr := Call[explainOutput](context.Background(), boss, opExplain, explainInput{Operation: "x/op", As: "c"})
+	require.NoError(t, eerr)
+	require.Equal(t, seen, out.Allowed, "explain: %+v, %+v", c, out)
 }
 
 // TestAccessMatchesTheOracle runs random callers and operations.
 func TestAccessMatchesTheOracle(t *testing.T) {
 	n := 10_000
-	if testing.Short() {
+	switch {
+	case Soak:
+		n = 100_000
+	case testing.Short():
 		n = 2_000
 	}
 	seed := rand.Uint64()

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -185,60 +184,6 @@ func TestSecret(t *testing.T) {
 	s.Destroy()
 	require.Nil(t, again.Bytes(), "copies share the bytes")
 	require.Nil(t, call.Secret{}.Bytes())
-}
-
-// TestNothingIsLeft: many calls, aborts and reconnects leave no goroutine and no
-// memory behind.
-func TestNothingIsLeft(t *testing.T) {
-	calls, aborts, connects := 10_000, 200, 50
-	switch {
-	case soak:
-		calls, aborts, connects = 1_000_000, 2_000, 2_000
-	case testing.Short():
-		calls, aborts, connects = 2_000, 50, 10
-	}
-	h := newHandler(t, append(testops.Operations(testops.Options{}), mathOps()...)...)
-	round := func() {
-		conn, server := alknet.Pipe(call.ALPN, alice, alknet.Identity{ID: "server"})
-		served := make(chan error, 1)
-		go func() { served <- h.ServeConn(context.Background(), server) }()
-		c := call.NewClient(conn, nil)
-		require.NoError(t, c.Settled(t.Context()))
-		for i := range calls / connects {
-			got, err := call.Call[int](context.Background(), c, "math/add", sum{i, 1})
-			require.NoError(t, err)
-			require.Equal(t, i+1, got)
-		}
-		for range aborts / connects {
-			ctx, cancel := context.WithCancel(t.Context())
-			stop := time.AfterFunc(time.Millisecond, cancel)
-			_, err := call.Call[any](ctx, c, "test/sleep", map[string]int{"ms": 60000})
-			requireCode(t, codes.Cancelled, err)
-			stop.Stop()
-			for range call.Subscribe[any](t.Context(), c, "test/stream", map[string]int{"n": 1 << 30}) {
-				break
-			}
-		}
-		require.NoError(t, c.Close())
-		require.NoError(t, <-served)
-	}
-	measure := func() (goroutines int, heap uint64) {
-		require.Eventually(t, func() bool { return h.Stats().Connections == 0 && h.Stats().Running == 0 }, 20*time.Second, time.Millisecond)
-		runtime.GC()
-		runtime.GC()
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		return runtime.NumGoroutine(), m.HeapAlloc
-	}
-	round()
-	g0, h0 := measure()
-	for range connects {
-		round()
-	}
-	require.Eventually(t, func() bool { g, _ := measure(); return g <= g0+2 }, 20*time.Second, 10*time.Millisecond, "goroutines")
-	_, h1 := measure()
-	require.LessOrEqual(t, int64(h1)-int64(h0), int64(8<<20), "heap")
-	require.Zero(t, h.Stats().BufferedBytes)
 }
 
 // TestPeerThatStopsReading: a caller whose context has no end gets out after 30

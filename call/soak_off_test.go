@@ -1,7 +1,7 @@
 //go:build !soak
 
-package call_test
+package call
 
-// soak is whether tests take their full volume, which is hours under the race
+// Soak is whether tests take their full volume, which is hours under the race
 // detector: go test -tags soak.
-const soak = false
+const Soak = false

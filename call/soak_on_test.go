@@ -1,6 +1,6 @@
 //go:build soak
 
-package call_test
+package call
 
-// soak is whether tests take their full volume.
-const soak = true
+// Soak is whether tests take their full volume.
+const Soak = true

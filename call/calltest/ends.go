@@ -177,7 +177,7 @@ func panics(e *env) {
 	list, err := collect(call.Subscribe[int](e.ctx(), c, "p/items", struct{}{}))
 	e.code(codes.Internal, err)
 	e.same([]int{1}, list, "items before the panic")
-	n := 300
+	n := 1000
 	if shortRun() {
 		n = 100
 	}

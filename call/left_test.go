@@ -1,0 +1,90 @@
+package call_test
+
+import (
+	"context"
+	"os"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/alkdev/alknet"
+	"github.com/alkdev/alknet/call"
+	"github.com/alkdev/alknet/call/codes"
+	"github.com/alkdev/alknet/call/testops"
+)
+
+// TestNothingIsLeft: many calls, aborts and reconnects leave no goroutine and no
+// memory behind, and no descriptor.
+func TestNothingIsLeft(t *testing.T) {
+	for _, over := range []alknet.Transport{alknet.QUIC, alknet.Raw} {
+		t.Run(over.String(), func(t *testing.T) { testNothingIsLeft(t, over) })
+	}
+}
+
+func testNothingIsLeft(t *testing.T, over alknet.Transport) {
+	calls, aborts, connects := 10_000, 200, 50
+	switch {
+	case call.Soak:
+		calls, aborts, connects = 1_000_000, 2_000, 2_000
+	case testing.Short():
+		calls, aborts, connects = 2_000, 50, 10
+	}
+	h := newHandler(t, append(testops.Operations(testops.Options{}), mathOps()...)...)
+	router := new(alknet.Router)
+	require.NoError(t, router.Register(call.Service(h)))
+	ep, err := alknet.Listen(t.Context(), "127.0.0.1:0", nil)
+	require.NoError(t, err)
+	served := make(chan struct{})
+	go func() { defer close(served); _ = router.Serve(ep) }() // until the test ends
+	dialler, err := alknet.NewEndpoint(nil, nil, nil)
+	require.NoError(t, err)
+	defer func() {
+		require.NoError(t, dialler.Close())
+		require.NoError(t, router.Close())
+		require.NoError(t, ep.Close())
+		<-served
+	}()
+	to := ep.Addr()
+	to.Over = over
+	round := func() {
+		c, err := call.Dial(t.Context(), dialler, to, nil)
+		require.NoError(t, err)
+		require.NoError(t, c.Settled(t.Context()))
+		for i := range calls / connects {
+			got, err := call.Call[int](context.Background(), c, "math/add", sum{i, 1})
+			require.NoError(t, err)
+			require.Equal(t, i+1, got)
+		}
+		for range aborts / connects {
+			ctx, cancel := context.WithCancel(t.Context())
+			stop := time.AfterFunc(time.Millisecond, cancel)
+			_, err := call.Call[any](ctx, c, "test/sleep", map[string]int{"ms": 60000})
+			requireCode(t, codes.Cancelled, err)
+			stop.Stop()
+			for range call.Subscribe[any](t.Context(), c, "test/stream", map[string]int{"n": 1 << 30}) {
+				break
+			}
+		}
+		require.NoError(t, c.Close())
+	}
+	measure := func() (goroutines, fds int, heap uint64) {
+		require.Eventually(t, func() bool { return h.Stats().Connections == 0 && h.Stats().Running == 0 }, 20*time.Second, time.Millisecond, "%+v", h.Stats())
+		runtime.GC()
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		open, _ := os.ReadDir("/proc/self/fd") // none where there is no such folder
+		return runtime.NumGoroutine(), len(open), m.HeapAlloc
+	}
+	round()
+	g0, f0, h0 := measure()
+	for range connects {
+		round()
+	}
+	require.Eventually(t, func() bool { g, f, _ := measure(); return g <= g0+2 && f <= f0 }, 30*time.Second, 10*time.Millisecond, "goroutines and descriptors")
+	_, _, h1 := measure()
+	require.LessOrEqual(t, int64(h1)-int64(h0), int64(8<<20), "heap")
+	require.Zero(t, h.Stats().BufferedBytes)
+}
