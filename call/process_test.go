@@ -191,6 +191,9 @@ func TestProcessIsKilledBeforeItsAnswer(t *testing.T) {
 // TestProcessKeepsItsMemory: length bombs on many connections cost a process 16
 // MiB at most.
 func TestProcessKeepsItsMemory(t *testing.T) {
+	if raceOn {
+		t.Skip("the race detector's shadow would be measured")
+	}
 	p := startProcess(t, t.TempDir())
 	eachService(t, func(t *testing.T, over alknet.Transport) {
 		c := p.dial(t, over)
