@@ -142,6 +142,21 @@ func TestMemoryCeiling(t *testing.T) {
 	require.NoError(t, err)
 	t.Logf("at most %d MiB", kib>>10)
 	require.Less(t, kib<<10, maxServerBytes)
+	require.NotEmpty(t, children(t, server.Process.Pid))
+	require.NoError(t, peer.Close())
+	require.Eventually(t, func() bool { return len(children(t, server.Process.Pid)) == 0 }, 30*time.Second, 10*time.Millisecond, "its processes end with it")
+}
+
+// children are the processes that a process has started and that still run.
+func children(t *testing.T, pid int) (list []string) {
+	t.Helper()
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	require.NoError(t, err)
+	for _, name := range files {
+		text, _ := os.ReadFile(name) // the thread may be gone
+		list = append(list, strings.Fields(string(text))...)
+	}
+	return list
 }
 
 // pushes fills the window of a new channel whose data nobody takes.
