@@ -58,12 +58,28 @@ func (c *Client) Done() <-chan struct{} { return c.l.donec }
 // here are aborted; at the end that dialled it returns when their handlers have,
 // so that a handler must not call it.
 func (c *Client) Close() error {
+	c.l.sayLast()
 	err := c.l.conn.Close()
 	c.l.fail(nil)
 	if r := c.l.runner; r != nil {
 		r.Wait()
 	}
 	return err
+}
+
+// lastWords is how long Close waits for a peer that reads slowly.
+const lastWords = time.Second
+
+// sayLast lets what was appended, such as an abort, leave on a Raw connection
+// before its end does: its peer cannot tell a connection that was closed from
+// one that was lost, and would keep what may be resumed.
+func (l *link) sayLast() {
+	l.mu.Lock()
+	one := l.one
+	l.mu.Unlock()
+	if one != nil {
+		one.w.waitWritten(lastWords)
+	}
 }
 
 // Open starts a call. The request goes out with the first Send or CloseSend.

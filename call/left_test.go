@@ -2,6 +2,7 @@ package call_test
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"runtime"
 	"testing"
@@ -32,6 +33,7 @@ func testNothingIsLeft(t *testing.T, over alknet.Transport) {
 		calls, aborts, connects = 2_000, 50, 10
 	}
 	h := newHandler(t, append(testops.Operations(testops.Options{}), mathOps()...)...)
+	h.Limits.ResumeGrace = -1 // on Raw a client that closes looks like one that was lost
 	router := new(alknet.Router)
 	require.NoError(t, router.Register(call.Service(h)))
 	ep, err := alknet.Listen(t.Context(), "127.0.0.1:0", nil)
@@ -83,8 +85,17 @@ func testNothingIsLeft(t *testing.T, over alknet.Transport) {
 	for range connects {
 		round()
 	}
-	require.Eventually(t, func() bool { g, f, _ := measure(); return g <= g0+2 && f <= f0 }, 30*time.Second, 10*time.Millisecond, "goroutines and descriptors")
+	var g1, f1 int
+	require.Eventually(t, func() bool { g1, f1, _ = measure(); return g1 <= g0+2 && f1 <= f0 }, 30*time.Second, 10*time.Millisecond, "goroutines and descriptors: %v", lateText(func() string {
+		b := make([]byte, 1<<20)
+		return fmt.Sprint(g1, g0, f1, f0, string(b[:runtime.Stack(b, true)]))
+	}))
 	_, _, h1 := measure()
 	require.LessOrEqual(t, int64(h1)-int64(h0), int64(8<<20), "heap")
 	require.Zero(t, h.Stats().BufferedBytes)
 }
+
+// lateText is a text that is made when it is printed.
+type lateText func() string
+
+func (f lateText) String() string { return f() }

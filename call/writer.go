@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/alkdev/alknet/internal/safe"
 )
@@ -97,6 +98,17 @@ func (w *writer) beginBulk(over *atomic.Bool) error {
 
 // errCallOver is an item that nobody wants any more.
 var errCallOver = errors.New("the call is over")
+
+// waitWritten waits until what was appended is written, most at the longest.
+func (w *writer) waitWritten(most time.Duration) {
+	end := time.Now().Add(most)
+	defer time.AfterFunc(most, w.wake).Stop()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for w.err == nil && (w.busy || len(w.hot) > 0) && time.Now().Before(end) {
+		w.room.Wait()
+	}
+}
 
 // wake lets those look again who wait in beginBulk.
 func (w *writer) wake() {

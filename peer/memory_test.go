@@ -96,6 +96,8 @@ func TestTenThousandAttachments(t *testing.T) {
 		after, left := measure()
 		require.LessOrEqual(t, left, goroutines)
 		require.Less(t, after-heap, int64(2<<20))
+		w.graph.mu.Lock()
+		defer w.graph.mu.Unlock()
 		require.Zero(t, w.graph.count)
 	})
 }
