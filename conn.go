@@ -92,7 +92,8 @@ type identityWatch struct{ f func() }
 // OnIdentity calls f each time that the Router has authenticated the peer again,
 // after Identity has changed and before [Router.Reauthenticate] returns, so that
 // what the peer may no longer have is ended. A peer that is no longer welcome
-// loses its scopes and resources with the connection. f must not wait. The returned function withdraws f, which may still be running.
+// loses its scopes and resources with the connection. Reauthenticate waits for f,
+// which must be quick. The returned function withdraws f, which may still be running.
 func (c *Conn) OnIdentity(f func()) (stop func()) {
 	w := &identityWatch{f}
 	c.mu.Lock()

@@ -16,22 +16,9 @@ import (
 func TestWhatIsSaidBeforeCloseIsHeard(t *testing.T) {
 	h := newHandler(t, testops.Operations(testops.Options{})...)
 	h.Limits.ResumeGrace = time.Hour
-	router := new(alknet.Router)
-	require.NoError(t, router.Register(call.Service(h)))
-	ep, err := alknet.Listen(t.Context(), "127.0.0.1:0", nil)
-	require.NoError(t, err)
-	served := make(chan struct{})
-	go func() { defer close(served); _ = router.Serve(ep) }() // until the test ends
-	dialler, err := alknet.NewEndpoint(nil, nil, nil)
-	require.NoError(t, err)
-	defer func() {
-		require.NoError(t, dialler.Close())
-		require.NoError(t, router.Close())
-		require.NoError(t, ep.Close())
-		<-served
-	}()
+	dialler, addr := onLoopback(t, h)
 	for _, over := range []alknet.Transport{alknet.QUIC, alknet.Raw} {
-		to := ep.Addr()
+		to := addr
 		to.Over = over
 		for range 10 {
 			c, err := call.Dial(t.Context(), dialler, to, nil)

@@ -34,21 +34,7 @@ func testNothingIsLeft(t *testing.T, over alknet.Transport) {
 	}
 	h := newHandler(t, append(testops.Operations(testops.Options{}), mathOps()...)...)
 	h.Limits.ResumeGrace = -1 // on Raw a client that closes looks like one that was lost
-	router := new(alknet.Router)
-	require.NoError(t, router.Register(call.Service(h)))
-	ep, err := alknet.Listen(t.Context(), "127.0.0.1:0", nil)
-	require.NoError(t, err)
-	served := make(chan struct{})
-	go func() { defer close(served); _ = router.Serve(ep) }() // until the test ends
-	dialler, err := alknet.NewEndpoint(nil, nil, nil)
-	require.NoError(t, err)
-	defer func() {
-		require.NoError(t, dialler.Close())
-		require.NoError(t, router.Close())
-		require.NoError(t, ep.Close())
-		<-served
-	}()
-	to := ep.Addr()
+	dialler, to := onLoopback(t, h)
 	to.Over = over
 	round := func() {
 		c, err := call.Dial(t.Context(), dialler, to, nil)

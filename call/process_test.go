@@ -321,26 +321,12 @@ func TestCallsOnABadNetwork(t *testing.T) {
 			t.Parallel()
 			started, stopped := make(chan struct{}, 1), make(chan error, 1)
 			h := newHandler(t, append(append(testops.Operations(testops.Options{}), mathOps()...), blocker(started, stopped))...)
-			router := new(alknet.Router)
-			require.NoError(t, router.Register(call.Service(h)))
-			ep, err := alknet.Listen(t.Context(), "127.0.0.1:0", nil)
-			require.NoError(t, err)
-			served := make(chan struct{})
-			go func() { defer close(served); _ = router.Serve(ep) }() // until the test ends
-			dialler, err := alknet.NewEndpoint(nil, nil, nil)
-			require.NoError(t, err)
-			to := ep.Addr()
+			dialler, to := onLoopback(t, h)
 			to.Over = alknet.QUIC
 			to.HostPort = impair.UDP(t, to.HostPort, p).Addr()
 			c, err := call.Dial(t.Context(), dialler, to, nil)
 			require.NoError(t, err)
-			t.Cleanup(func() {
-				_ = c.Close()
-				require.NoError(t, dialler.Close())
-				require.NoError(t, router.Close())
-				require.NoError(t, ep.Close())
-				<-served
-			})
+			t.Cleanup(func() { _ = c.Close() })
 			got := 0
 			for v, err := range call.Subscribe[json.RawMessage](t.Context(), c, "test/stream", map[string]int{"n": 300, "bytes": 500}) {
 				require.NoError(t, err)

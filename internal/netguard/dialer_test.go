@@ -303,54 +303,56 @@ func ports(n int) []netip.AddrPort {
 	return list
 }
 
-func TestRaceStaggersAttempts(t *testing.T) { synctest.Test(t, testRaceStaggersAttempts) }
-func testRaceStaggersAttempts(t *testing.T) {
-	begin := time.Now()
-	var mu sync.Mutex
-	starts := make(map[uint16]time.Duration)
-	client, server := net.Pipe()
-	defer client.Close()
-	defer server.Close()
-	conn, err := race(t.Context(), ports(4), func(ctx context.Context, addr netip.AddrPort) (net.Conn, error) {
-		mu.Lock()
-		starts[addr.Port()] = time.Since(begin)
-		mu.Unlock()
-		switch addr.Port() {
-		case 1: // never answers
-			<-ctx.Done()
-			return nil, ctx.Err()
-		case 2: // fails after a while
-			time.Sleep(100 * time.Millisecond)
-			return nil, errors.New("refused")
-		}
-		time.Sleep(10 * time.Millisecond)
-		return client, nil
+func TestRaceStaggersAttempts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begin := time.Now()
+		var mu sync.Mutex
+		starts := make(map[uint16]time.Duration)
+		client, server := net.Pipe()
+		defer client.Close()
+		defer server.Close()
+		conn, err := race(t.Context(), ports(4), func(ctx context.Context, addr netip.AddrPort) (net.Conn, error) {
+			mu.Lock()
+			starts[addr.Port()] = time.Since(begin)
+			mu.Unlock()
+			switch addr.Port() {
+			case 1: // never answers
+				<-ctx.Done()
+				return nil, ctx.Err()
+			case 2: // fails after a while
+				time.Sleep(100 * time.Millisecond)
+				return nil, errors.New("refused")
+			}
+			time.Sleep(10 * time.Millisecond)
+			return client, nil
+		})
+		require.NoError(t, err)
+		require.Equal(t, client, conn)
+		require.Equal(t, map[uint16]time.Duration{1: 0, 2: stagger, 3: stagger + 100*time.Millisecond}, starts)
+		require.Equal(t, stagger+110*time.Millisecond, time.Since(begin))
 	})
-	require.NoError(t, err)
-	require.Equal(t, client, conn)
-	require.Equal(t, map[uint16]time.Duration{1: 0, 2: stagger, 3: stagger + 100*time.Millisecond}, starts)
-	require.Equal(t, stagger+110*time.Millisecond, time.Since(begin))
 }
 
-func TestRaceClosesTheLosers(t *testing.T) { synctest.Test(t, testRaceClosesTheLosers) }
-func testRaceClosesTheLosers(t *testing.T) {
-	var pipes []net.Conn
-	var mu sync.Mutex
-	conn, err := race(t.Context(), ports(2), func(_ context.Context, addr netip.AddrPort) (net.Conn, error) {
-		time.Sleep(time.Duration(3-addr.Port()) * time.Second) // both connect, the second first; it does not hear the context
-		client, server := net.Pipe()
-		mu.Lock()
-		defer mu.Unlock()
-		pipes = append(pipes, server)
-		return client, nil
+func TestRaceClosesTheLosers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var pipes []net.Conn
+		var mu sync.Mutex
+		conn, err := race(t.Context(), ports(2), func(_ context.Context, addr netip.AddrPort) (net.Conn, error) {
+			time.Sleep(time.Duration(3-addr.Port()) * time.Second) // both connect, the second first; it does not hear the context
+			client, server := net.Pipe()
+			mu.Lock()
+			defer mu.Unlock()
+			pipes = append(pipes, server)
+			return client, nil
+		})
+		require.NoError(t, err)
+		require.Len(t, pipes, 2)
+		_, err = pipes[1].Read(make([]byte, 1))
+		require.ErrorIs(t, err, io.EOF, "the loser is closed")
+		conn.Close()
+		_, err = pipes[0].Read(make([]byte, 1))
+		require.ErrorIs(t, err, io.EOF)
 	})
-	require.NoError(t, err)
-	require.Len(t, pipes, 2)
-	_, err = pipes[1].Read(make([]byte, 1))
-	require.ErrorIs(t, err, io.EOF, "the loser is closed")
-	conn.Close()
-	_, err = pipes[0].Read(make([]byte, 1))
-	require.ErrorIs(t, err, io.EOF)
 }
 
 func TestRaceFailsWithTheFirstError(t *testing.T) { synctest.Test(t, testRaceFailsWithTheFirstError) }

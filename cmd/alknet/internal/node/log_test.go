@@ -11,26 +11,27 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestLogOfOneKindIsBounded(t *testing.T) { synctest.Test(t, testLogOfOneKindIsBounded) }
-func testLogOfOneKindIsBounded(t *testing.T) {
-	var out bytes.Buffer
-	log := NewLog(&out, "text", slog.LevelInfo, 10).With("node", "a")
-	for range 1000 {
-		log.Info("refused", "event", "conn.refused")
-		log.Info("another kind")
-	}
-	require.Equal(t, 10, strings.Count(out.String(), "msg=refused"))
-	require.Equal(t, 10, strings.Count(out.String(), "another kind"))
-	time.Sleep(time.Second)
-	log.Info("refused")
-	require.Contains(t, out.String(), "suppressed=990")
+func TestLogOfOneKindIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		log := NewLog(&out, "text", slog.LevelInfo, 10).With("node", "a")
+		for range 1000 {
+			log.Info("refused", "event", "conn.refused")
+			log.Info("another kind")
+		}
+		require.Equal(t, 10, strings.Count(out.String(), "msg=refused"))
+		require.Equal(t, 10, strings.Count(out.String(), "another kind"))
+		time.Sleep(time.Second)
+		log.Info("refused")
+		require.Contains(t, out.String(), "suppressed=990")
 
-	out.Reset()
-	unbounded := NewLog(&out, "json", slog.LevelInfo, -1)
-	for range 100 {
-		unbounded.Info("refused")
-	}
-	require.Equal(t, 100, strings.Count(out.String(), `"msg":"refused"`))
+		out.Reset()
+		unbounded := NewLog(&out, "json", slog.LevelInfo, -1)
+		for range 100 {
+			unbounded.Info("refused")
+		}
+		require.Equal(t, 100, strings.Count(out.String(), `"msg":"refused"`))
+	})
 }
 
 func TestSlowWatcherIsToldThatItMissedEvents(t *testing.T) {
