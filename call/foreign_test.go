@@ -3,16 +3,9 @@ package call_test
 import (
 	"bufio"
 	"context"
-	"crypto/ed25519"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/hex"
-	"encoding/pem"
-	"math/big"
 	"net"
 	"os"
-	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -31,24 +24,6 @@ import (
 
 // foreign are the programs that were written from docs/protocol.md alone.
 var foreign = []struct{ tool, file string }{{"python3", "call.py"}, {"node", "call.js"}}
-
-// certificate writes a certificate of a fresh key, as any tool would make it.
-func certificate(t *testing.T) (id alknet.PeerID, cert, key string) {
-	pub, priv, err := ed25519.GenerateKey(rand.Reader)
-	require.NoError(t, err)
-	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "foreign"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-	}, &x509.Certificate{Subject: pkix.Name{CommonName: "foreign"}}, pub, priv)
-	require.NoError(t, err)
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(priv)
-	require.NoError(t, err)
-	dir := t.TempDir()
-	cert, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
-	require.NoError(t, os.WriteFile(cert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600))
-	require.NoError(t, os.WriteFile(key, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), 0o600))
-	return alknet.PeerID(pub), cert, key
-}
 
 // TestForeignClients: a program of the standard library alone is a full client.
 func TestForeignClients(t *testing.T) {
@@ -72,7 +47,7 @@ func TestForeignClients(t *testing.T) {
 	id := ep.ID()
 	for _, f := range foreign {
 		t.Run(f.tool, func(t *testing.T) {
-			_, cert, key := certificate(t)
+			_, cert, key := testenv.Certificate(t)
 			out, err := testenv.Command(t, f.tool, "testdata/foreign/"+f.file, "client", host, port, hex.EncodeToString(id[:]), cert, key).CombinedOutput()
 			require.NoError(t, err, "%s", out)
 			got := strings.NewReplacer("'", `"`, ", ", ",").Replace(string(out))
@@ -87,7 +62,8 @@ func TestForeignClients(t *testing.T) {
 func TestForeignServers(t *testing.T) {
 	for _, f := range foreign {
 		t.Run(f.tool, func(t *testing.T) {
-			id, cert, key := certificate(t)
+			pub, cert, key := testenv.Certificate(t)
+			id := alknet.PeerID(pub)
 			cmd := testenv.Command(t, f.tool, "testdata/foreign/"+f.file, "server", cert, key)
 			cmd.Stderr = os.Stderr
 			stdout, err := cmd.StdoutPipe()

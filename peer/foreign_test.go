@@ -1,16 +1,9 @@
 package peer
 
 import (
-	"crypto/ed25519"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/hex"
-	"encoding/pem"
-	"math/big"
 	"net"
 	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -21,31 +14,13 @@ import (
 	"github.com/alkdev/alknet/internal/testenv"
 )
 
-// certificate writes a certificate of a fresh key, as any tool would make it.
-func certificate(t *testing.T) (id alknet.PeerID, cert, key string) {
-	t.Helper()
-	pub, priv, err := ed25519.GenerateKey(rand.Reader)
-	require.NoError(t, err)
-	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "foreign"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-	}, &x509.Certificate{Subject: pkix.Name{CommonName: "foreign"}}, pub, priv)
-	require.NoError(t, err)
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(priv)
-	require.NoError(t, err)
-	dir := t.TempDir()
-	cert, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
-	require.NoError(t, os.WriteFile(cert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600))
-	require.NoError(t, os.WriteFile(key, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), 0o600))
-	return alknet.PeerID(pub), cert, key
-}
-
 // TestForeignWorker: a worker that knows the base frames alone, in Python's
 // standard library, dials the head, is listed, and is called by its name and as
 // any; without a hello it neither drains nor resumes, and nothing else is missing.
 func TestForeignWorker(t *testing.T) {
 	testenv.Tool(t, "python3")
-	id, cert, key := certificate(t)
+	pub, cert, key := testenv.Certificate(t)
+	id := alknet.PeerID(pub)
 	book := openBook(t, "")
 	g := &Graph{Imports: book.Imports, Known: book.Known}
 	t.Cleanup(func() { require.NoError(t, g.Close()) })
