@@ -36,6 +36,7 @@ type Conn struct {
 
 	mu       sync.Mutex
 	drained  bool                        // guarded by mu; drainc is closed
+	revoked  bool                        // guarded by mu; identity is the last one
 	watchers map[*identityWatch]struct{} // guarded by mu
 
 	bytesIn, bytesOut atomic.Int64
@@ -107,6 +108,19 @@ func (c *Conn) OnIdentity(f func()) (stop func()) {
 		defer c.mu.Unlock()
 		delete(c.watchers, w)
 	}
+}
+
+// setIdentity changes the identity, unless it was said to be the last: who is
+// asked may answer after the time for it.
+func (c *Conn) setIdentity(id *Identity, last bool) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.revoked {
+		return false
+	}
+	c.revoked = last
+	c.identity.Store(id)
+	return true
 }
 
 // tellIdentity calls who wants to hear that the identity has changed.

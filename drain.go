@@ -264,8 +264,8 @@ func (r *Router) rejudge(ctx context.Context, c *Conn, lc *liveConn) {
 	if err != nil {
 		id := c.Identity()
 		r.refuse(ctx, &admission{svc: lc.svc, id: id}, refusedRevoked, c.RemoteAddr(), err)
-		c.identity.Store(&Identity{ID: id.ID, Peer: id.Peer}) // what it began has no rights while it ends
-		_ = c.CloseWithError(err.Code, err.Reason)            // the peer may be gone
+		c.setIdentity(&Identity{ID: id.ID, Peer: id.Peer}, true) // what it began has no rights while it ends
+		_ = c.CloseWithError(err.Code, err.Reason)               // the peer may be gone
 		c.tellIdentity()
 	}
 }
@@ -278,8 +278,9 @@ func (r *Router) judge(ctx context.Context, c *Conn, lc *liveConn) *Error {
 		err = lc.svc.admit(&id)
 	}
 	if err == nil {
-		c.identity.Store(&id)
-		c.tellIdentity()
+		if c.setIdentity(&id, false) {
+			c.tellIdentity()
+		}
 		return nil
 	}
 	if err.Code == CodeUnauthenticated || err.Code == CodeRefused {

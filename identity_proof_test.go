@@ -225,6 +225,34 @@ func TestOnIdentityHearsOfChanges(t *testing.T) {
 	})
 }
 
+// An answer that comes after the time for it gives nothing back.
+func TestLateAuthenticateRestoresNothing(t *testing.T) {
+	var asked atomic.Int32
+	answer := make(chan struct{})
+	router := &alknet.Router{Authenticate: func(context.Context, tls.ConnectionState, string) (alknet.Identity, error) {
+		if asked.Add(1) > 1 {
+			<-answer // deaf to its context
+		}
+		return alknet.Identity{ID: "alice", Scopes: []string{"a"}}, nil
+	}}
+	served := make(chan *alknet.Conn, 1)
+	require.NoError(t, router.Register(alknet.Service{ALPN: testALPN, Handler: alknet.HandlerFunc(func(ctx context.Context, c *alknet.Conn) error {
+		served <- c
+		<-ctx.Done()
+		return nil
+	})}))
+	_ = dial(t, client(t, nil), serve(t, router, nil), alknet.QUIC)
+	c := <-served
+	var heard atomic.Int32
+	defer c.OnIdentity(func() { heard.Add(1) })()
+	require.NoError(t, router.Reauthenticate(t.Context()))
+	require.Empty(t, c.Identity().Scopes)
+	close(answer)
+	require.NoError(t, router.Shutdown(t.Context())) // waits for who was asked
+	require.Empty(t, c.Identity().Scopes)
+	require.EqualValues(t, 1, heard.Load())
+}
+
 func echoOnce(t testing.TB, s *alknet.Stream) {
 	_, err := s.Write([]byte("x"))
 	require.NoError(t, err)
