@@ -134,7 +134,7 @@ func hangUp(ctx context.Context, conn *alknet.Conn) error {
 			return nil
 		}
 		frame, err := readFrame(s)
-		for err == nil && raw && !bytes.Contains(frame, []byte("call.requested")) { // hello comes before
+		for err == nil && raw && !bytes.Contains(frame, []byte(`"/x/y"`)) { // hello comes before
 			frame, err = readFrame(s)
 		}
 		if err != nil {
