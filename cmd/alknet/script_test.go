@@ -42,6 +42,7 @@ func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"alknet": mai
 // TestScript runs the stories of testdata/script, which are the manual of the
 // program too.
 func TestScript(t *testing.T) {
+	t.Cleanup(func() { schemasAreUsed(t) }) // when all of them have ended
 	testscript.Run(t, testscript.Params{
 		Dir:                 filepath.Join("testdata", "script"),
 		RequireExplicitExec: true,
@@ -60,13 +61,10 @@ func TestScript(t *testing.T) {
 	})
 }
 
-// TestSchemasAreUsed: each schema has judged a real output in TestScript.
-func TestSchemasAreUsed(t *testing.T) {
-	if testing.Short() {
-		t.Skip("the long stories are not run with -short")
-	}
-	if f := flag.Lookup("test.run"); f != nil && f.Value.String() != "" {
-		t.Skip("only some of the tests run")
+// schemasAreUsed: each schema has judged a real output of a story.
+func schemasAreUsed(t *testing.T) {
+	if f := flag.Lookup("test.run"); testing.Short() || f != nil && f.Value.String() != "" {
+		return // not all stories ran
 	}
 	for _, d := range cli.Documents() {
 		_, ok := judged.Load(d.Name)
