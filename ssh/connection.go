@@ -33,6 +33,7 @@ type connection struct {
 	stop   context.CancelCauseFunc
 	wg     sync.WaitGroup // everything that serves it
 	rights rights
+	turnc  chan chan struct{} // taken by the loop of global requests, see awaitRequests
 
 	mu         sync.Mutex
 	channels   int                  // guarded by mu; open, those that we opened included
@@ -64,7 +65,7 @@ func (h *Handler) serveSSH(ctx, drained context.Context, stream net.Conn, l *log
 	}
 	c := &connection{
 		h: h, login: l, grant: g, nc: nc, sc: sc, limits: h.Limits.withDefaults(), ctx: ctx, stop: stop,
-		listeners: make(map[string]*listener), since: time.Now(),
+		listeners: make(map[string]*listener), since: time.Now(), turnc: make(chan chan struct{}),
 	}
 	if !before() || !h.add(c) || h.epoch.Load() != epoch && !c.holds(ctx) {
 		nc.kill()
@@ -225,28 +226,64 @@ func (c *connection) globalRequests(reqs <-chan *xssh.Request) {
 	if err != nil {
 		return
 	}
-	for req := range reqs {
-		ok, payload := false, []byte(nil)
-		switch req.Type {
-		case "keepalive@openssh.com":
-			ok = true
-		case "no-more-sessions@openssh.com":
-			c.mu.Lock()
-			c.noSessions = true
-			c.mu.Unlock()
-			ok = true
-		case requestHostKeysProve:
-			payload, err = hk.prove(c.sc.SessionID(), req.Payload)
-			ok = err == nil
-		case "tcpip-forward", "streamlocal-forward@openssh.com":
-			payload, err = c.listen(req)
-			ok = err == nil
-			c.refused(req.Type, err)
-		case "cancel-tcpip-forward", "cancel-streamlocal-forward@openssh.com":
-			ok = c.cancelListen(req)
+	for {
+		select {
+		case req, ok := <-reqs:
+			if !ok {
+				return
+			}
+			c.globalRequest(hk, req)
+		case done := <-c.turnc:
+			for n := len(reqs); n > 0; n-- { // nobody else takes them
+				c.globalRequest(hk, <-reqs)
+			}
+			close(done)
 		}
-		_ = req.Reply(ok, payload) // a connection that ends ends the loop
 	}
+}
+
+// awaitRequests waits until every global request that came before it is called
+// is answered. Sshd answers a client in the order in which it asks: what a
+// session runs finds the remote forwards that were asked for before it, and a
+// client that ends with its session has the proofs of new host keys by then.
+func (c *connection) awaitRequests(ctx context.Context) {
+	done := make(chan struct{})
+	select {
+	case c.turnc <- done:
+	case <-ctx.Done():
+		return
+	}
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+}
+
+func (c *connection) globalRequest(hk *hostKeys, req *xssh.Request) {
+	var (
+		ok      bool
+		payload []byte
+		err     error
+	)
+	switch req.Type {
+	case "keepalive@openssh.com":
+		ok = true
+	case "no-more-sessions@openssh.com":
+		c.mu.Lock()
+		c.noSessions = true
+		c.mu.Unlock()
+		ok = true
+	case requestHostKeysProve:
+		payload, err = hk.prove(c.sc.SessionID(), req.Payload)
+		ok = err == nil
+	case "tcpip-forward", "streamlocal-forward@openssh.com":
+		payload, err = c.listen(req)
+		ok = err == nil
+		c.refused(req.Type, err)
+	case "cancel-tcpip-forward", "cancel-streamlocal-forward@openssh.com":
+		ok = c.cancelListen(req)
+	}
+	_ = req.Reply(ok, payload) // a connection that ends ends the loop
 }
 
 // refused logs what was not granted; err holds no destination.

@@ -212,6 +212,7 @@ func (s *session) start(w wish) bool {
 		case <-s.beginc:
 		case <-s.ctx.Done():
 		}
+		s.c.awaitRequests(s.ctx)
 		exit := run()
 		s.exited(exit)
 	})

@@ -87,7 +87,7 @@ func TestHostKeysRotate(t *testing.T) {
 	pub := strings.TrimSpace(string(xssh.MarshalAuthorizedKey(signerOf(t, x.key).PublicKey())))
 	require.NoError(t, os.WriteFile(known, fmt.Appendf(nil, "[%s]:%s %s\n", hostname, port, pub), 0o600))
 	out, errs, status := run(t, testenv.Command(t, "ssh", "-F", "none", "-i", keyFile, "-o", "UserKnownHostsFile="+known, "-o", "GlobalKnownHostsFile=none",
-		"-o", "StrictHostKeyChecking=yes", "-o", "UpdateHostKeys=yes", "-o", "IdentitiesOnly=yes", "-p", port, "bob@"+hostname, "sleep 0.5; echo ok"))
+		"-o", "StrictHostKeyChecking=yes", "-o", "UpdateHostKeys=yes", "-o", "IdentitiesOnly=yes", "-p", port, "bob@"+hostname, "echo ok"))
 	require.Equal(t, 0, status, "%s%s", out, errs)
 	text, err := os.ReadFile(known)
 	require.NoError(t, err)
