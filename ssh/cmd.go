@@ -364,5 +364,5 @@ func (c *Client) Subsystem(ctx context.Context, name string) (io.ReadWriteCloser
 	if err := c.goes(func() { _, _ = io.Copy(io.Discard, ch.Stderr()) }); err != nil {
 		return nil, err
 	}
-	return &chanConn{counted: &counted{Channel: ch}, local: c.conn.LocalAddr(), remote: c.conn.RemoteAddr()}, nil
+	return &chanConn{counted: &counted{Channel: ch, nc: c.nc}, local: c.conn.LocalAddr(), remote: c.conn.RemoteAddr()}, nil
 }

@@ -3,6 +3,8 @@ package ssh
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"strconv"
@@ -304,21 +306,38 @@ func (c *connection) identity() *alknet.Identity {
 	return c.login.conn.SharedIdentity()
 }
 
-// A counted channel knows how much went through it.
+// A counted channel knows how much went through it, and whether it has ended or
+// was cut: the library says io.EOF of both.
 type counted struct {
 	xssh.Channel
+	nc      *loginConn // that carries it
 	in, out atomic.Int64
 }
+
+// errLost is what a channel says that was cut with its connection. What was read
+// from it may be a part of what was sent.
+var errLost = fmt.Errorf("ssh: the connection was lost: %w", net.ErrClosed)
+
+// errGone is a Write to a channel that the other end has closed.
+var errGone = fmt.Errorf("ssh: the other end has closed the channel: %w", io.ErrClosedPipe)
 
 func (c *counted) Read(b []byte) (int, error) {
 	n, err := c.Channel.Read(b)
 	c.in.Add(int64(n))
+	if err == io.EOF && c.nc.lost.Load() {
+		err = errLost
+	}
 	return n, err
 }
 
 func (c *counted) Write(b []byte) (int, error) {
 	n, err := c.Channel.Write(b)
 	c.out.Add(int64(n))
+	if err == io.EOF {
+		if err = errGone; c.nc.lost.Load() {
+			err = errLost
+		}
+	}
 	return n, err
 }
 

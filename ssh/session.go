@@ -101,7 +101,7 @@ func (c *connection) session(nch xssh.NewChannel) {
 		return // the connection has ended
 	}
 	begun := time.Now()
-	s := &session{c: c, ch: &counted{Channel: ch}, resizes: make(chan tty.Size, 1), signals: make(chan string, 16), beginc: make(chan struct{})}
+	s := &session{c: c, ch: &counted{Channel: ch, nc: c.nc}, resizes: make(chan tty.Size, 1), signals: make(chan string, 16), beginc: make(chan struct{})}
 	s.ctx, s.stop = context.WithCancelCause(c.ctx)
 	defer s.stop(nil)
 	if c.limits.SessionIdle > 0 {
