@@ -26,6 +26,12 @@ import (
 	"github.com/alkdev/alknet/ssh/forward"
 )
 
+// How long a test waits for what must come, and how often it looks.
+const (
+	patience = 30 * time.Second
+	tick     = time.Millisecond
+)
+
 // allScopes are those of a peer that may do everything.
 var allScopes = []string{ssh.ScopeShell, ssh.ScopeAgent, forward.ScopeDial, forward.ScopeListen}
 
