@@ -205,5 +205,5 @@ func TestSSHFS(t *testing.T) {
 	require.Eventually(t, func() bool {
 		text, err := os.ReadFile(filepath.Join(mount, "f"))
 		return err == nil && string(text) == "through sshfs"
-	}, 10*time.Second, 20*time.Millisecond)
+	}, 30*time.Second, 20*time.Millisecond)
 }

@@ -186,6 +186,7 @@ type loginConn struct {
 	login   *time.Timer // nil: no bound
 	expired atomic.Bool
 	lost    atomic.Bool // set before anybody can see the end of a channel that this causes
+	whole   wholeWrites
 }
 
 // begin starts the time.
@@ -225,8 +226,12 @@ func (c *loginConn) done() {
 	}
 }
 
+// Write writes what may be a part of a packet.
+func (c *loginConn) Write(b []byte) (int, error) { return c.whole.write(c.Conn, b) }
+
 func (c *loginConn) Close() error {
 	c.lost.Store(true)
+	c.whole.close(c.Conn)
 	return c.Conn.Close()
 }
 
