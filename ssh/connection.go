@@ -180,6 +180,21 @@ func (c *connection) give(session bool) {
 	last := c.draining && c.channels == 0
 	c.mu.Unlock()
 	if last {
+		safe.Go(&c.wg, c.panicked, c.leave)
+	}
+}
+
+// leaveTime is how long a client may take to see that its last channel has ended
+// well, before a node that shuts down ends the connection.
+const leaveTime = 200 * time.Millisecond
+
+// leave ends the connection, unless the client does.
+func (c *connection) leave() {
+	t := time.NewTimer(leaveTime)
+	defer t.Stop()
+	select {
+	case <-c.ctx.Done():
+	case <-t.C:
 		_ = c.sc.Close() // the peer may be gone
 	}
 }

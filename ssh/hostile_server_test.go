@@ -112,7 +112,40 @@ func TestTextOfTheServerIsQuoted(t *testing.T) {
 	}
 }
 
-// The same before the login.
+// A status comes before the end of the output: without that end, what was printed
+// is a part.
+func TestOutputThatIsCutHasNoStatus(t *testing.T) {
+	for _, cut := range []bool{true, false} {
+		c, server, chans := hostile(t, &ssh.ClientConfig{})
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			ch, reqs, err := (<-chans).Accept()
+			if err != nil {
+				return
+			}
+			_ = (<-reqs).Reply(true, nil)
+			go xssh.DiscardRequests(reqs)
+			_, _ = io.WriteString(ch, "the first half")
+			_, _ = ch.SendRequest("exit-status", false, make([]byte, 4))
+			if cut {
+				_ = server.Close()
+				return
+			}
+			_ = ch.CloseWrite()
+			_ = ch.Close()
+		}()
+		err := c.Run(within(t), &ssh.Cmd{Line: "x"})
+		<-done
+		if cut {
+			require.ErrorIs(t, err, net.ErrClosed)
+		} else {
+			require.NoError(t, err)
+		}
+	}
+}
+
+// A goodbye is text of the server too.
 func TestTextOfAGoodbyeIsQuoted(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
