@@ -69,6 +69,9 @@ type session struct {
 	wg   sync.WaitGroup // what runs in it
 	idle *time.Timer    // ends a session through which nothing moves; nil: none
 
+	kind  string    // of what runs; set before the handler remembers it
+	since time.Time // when that began
+
 	// By the loop of requests only.
 	started  bool
 	told     bool // that it was started
@@ -207,7 +210,10 @@ func (s *session) start(w wish) bool {
 		return false
 	}
 	s.started = true
+	s.kind, s.since = w.kind, time.Now()
+	forget := s.c.h.remember(s)
 	s.goes(func() {
+		defer forget()
 		select {
 		case <-s.beginc:
 		case <-s.ctx.Done():
@@ -217,6 +223,23 @@ func (s *session) start(w wish) bool {
 		s.exited(exit)
 	})
 	return true
+}
+
+// remember makes a session one that an operator sees, until forget is called.
+func (h *Handler) remember(s *session) (forget func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.programs == nil {
+		h.programs = make(map[uint64]*session)
+	}
+	h.numbered++
+	id := h.numbered
+	h.programs[id] = s
+	return func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		delete(h.programs, id)
+	}
 }
 
 // refusalWait is how long a client may take to make room for the reason of a
