@@ -114,20 +114,23 @@ def expect(text, secs=20):
         buf += data
     buf = buf[buf.index(text)+len(text):]
 def send(text): os.write(fd, text)
-def until(text, want, secs=20): # types text again and again
+def until(text, want, every=0.1, secs=40): # types text again and again
     global buf
     end = time.time() + secs
     while want not in buf and time.time() < end:
         send(text)
-        if select.select([fd], [], [], 0.1)[0]: buf += os.read(fd, 4096)
+        again = time.time() + every
+        while want not in buf and time.time() < again:
+            if select.select([fd], [], [], max(0, again - time.time()))[0]: buf += os.read(fd, 4096)
     expect(want, 1)
 send(b"stty -echo; PS1=; echo rea''dy\r"); expect(b"ready\r\n")
 send(b"stty size; tty; echo $TERM\r"); expect(b"33 101\r\n"); expect(b"/dev/pts/"); expect(b"xterm-test\r\n")
 send(b"trap 'stty size; echo resized' WINCH; echo se''t\r"); expect(b"set\r\n")
 size(fd, 44, 99); os.kill(pid, signal.SIGWINCH)
 until(b"\r", b"44 99\r\nresized\r\n") # the size may overtake what is typed, and the reverse
-send(b"sh -c 'echo run''ning; exec sleep 100'\r"); expect(b"running\r\n"); send(b"\x03")
-send(b"echo after $?\r"); expect(b"after 130\r\n")
+send(b"sh -c 'trap \"echo interr''upted; exit\" INT; echo run''ning; while :; do sleep 1; done'\r"); expect(b"running\r\n")
+until(b"\x03", b"interrupted\r\n", every=5) # it takes what is typed with it along
+until(b"echo ba''ck\r", b"back\r\n", every=5)
 send(b"exit 5\r")
 while True:
     try:
