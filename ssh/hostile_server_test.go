@@ -87,21 +87,22 @@ func TestTextOfTheServerIsQuoted(t *testing.T) {
 			}
 			go func() {
 				defer ch.Close()
-				for req := range reqs {
-					if i == 1 {
-						_, _ = io.WriteString(ch.Stderr(), escape)
-						_ = req.Reply(false, nil)
-						return
-					}
-					_ = req.Reply(true, nil)
-					_, _ = ch.SendRequest("exit-signal", false, xssh.Marshal(struct {
-						Name    string
-						Core    bool
-						Message string
-						Lang    string
-					}{escape, false, escape, ""}))
+				req, ok := <-reqs
+				if !ok {
 					return
 				}
+				if i == 1 {
+					_, _ = io.WriteString(ch.Stderr(), escape)
+					_ = req.Reply(false, nil)
+					return
+				}
+				_ = req.Reply(true, nil)
+				_, _ = ch.SendRequest("exit-signal", false, xssh.Marshal(struct {
+					Name    string
+					Core    bool
+					Message string
+					Lang    string
+				}{escape, false, escape, ""}))
 			}()
 		}
 	}()
