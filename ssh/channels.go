@@ -110,7 +110,7 @@ func (c *connection) mayForward(permitted bool) error {
 // other in its place.
 func (c *connection) splice(kind string, ch xssh.Channel, reqs <-chan *xssh.Request, nc net.Conn) {
 	begun := time.Now()
-	cc := &counted{Channel: ch}
+	cc := &counted{Channel: ch, nc: c.nc}
 	closed := make(chan struct{})
 	safe.Go(&c.wg, c.logPanic, func() {
 		defer close(closed)

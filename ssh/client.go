@@ -163,7 +163,14 @@ func (c *Client) config() (*xssh.ClientConfig, error) {
 		if err != nil {
 			return nil, fmt.Errorf("ssh: known hosts: %w", err)
 		}
-		xcfg.HostKeyCallback = check
+		xcfg.HostKeyCallback = func(hostname string, remote net.Addr, key xssh.PublicKey) error {
+			if cert, ok := key.(*xssh.Certificate); ok {
+				if err := strongAuthority(cert); err != nil {
+					return err
+				}
+			}
+			return check(hostname, remote, key)
+		}
 		xcfg.HostKeyAlgorithms = knownFirst(check, c.nc.RemoteAddr())
 	default:
 		return nil, errNoHost

@@ -65,7 +65,7 @@ func (c *Client) channelConn(ch xssh.Channel, reqs <-chan *xssh.Request, remote 
 		_ = ch.Close() // the connection has ended
 		return nil, err
 	}
-	return &chanConn{counted: &counted{Channel: ch}, local: c.conn.LocalAddr(), remote: remote}, nil
+	return &chanConn{counted: &counted{Channel: ch, nc: c.nc}, local: c.conn.LocalAddr(), remote: remote}, nil
 }
 
 // Listen accepts connections at the server: network is "tcp", address
@@ -227,7 +227,7 @@ func (c *Client) openedAgent(ch xssh.NewChannel) {
 			return
 		}
 		safe.Go(&c.wg, c.fail, func() { xssh.DiscardRequests(reqs) })
-		conn := &chanConn{counted: &counted{Channel: accepted}, local: nc.LocalAddr(), remote: nc.RemoteAddr()}
+		conn := &chanConn{counted: &counted{Channel: accepted, nc: c.nc}, local: nc.LocalAddr(), remote: nc.RemoteAddr()}
 		_, _, _ = forward.Splice(c.ctx, conn, nc) // both ends see how it ended
 	})
 }
@@ -254,7 +254,7 @@ func (l *remoteListener) opened(ch xssh.NewChannel, origin net.Addr) {
 		return // the connection has ended
 	}
 	safe.Go(&l.c.wg, l.c.fail, func() { xssh.DiscardRequests(reqs) })
-	conn := &chanConn{counted: &counted{Channel: accepted}, local: l.Addr(), remote: origin}
+	conn := &chanConn{counted: &counted{Channel: accepted, nc: l.c.nc}, local: l.Addr(), remote: origin}
 	select {
 	case <-l.donc:
 		_ = conn.Close() // nobody will accept it

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	xssh "golang.org/x/crypto/ssh"
@@ -86,7 +87,16 @@ type running struct {
 	cmd *Cmd
 	wg  sync.WaitGroup // what reads from the channel
 
-	exit error // set by the loop of requests before it ends
+	exit  error       // set by the loop of requests before it ends
+	whole atomic.Bool // the output or the channel ended before the connection did
+}
+
+// ended notes an end of the output or of the channel. The library ends them with
+// the connection too, and a status comes before the end of the output.
+func (r *running) ended() {
+	if !r.c.nc.lost.Load() {
+		r.whole.Store(true)
+	}
 }
 
 func (r *running) run(ctx context.Context, reqs <-chan *xssh.Request) error {
@@ -100,6 +110,7 @@ func (r *running) run(ctx context.Context, reqs <-chan *xssh.Request) error {
 			}
 			_ = req.Reply(false, nil)
 		}
+		r.ended()
 	})
 	var refused strings.Builder // what a server says on its standard error when it refuses
 	safe.Go(&r.wg, r.c.fail, func() { r.output(r.cmd.Stdout, r.ch) })
@@ -126,7 +137,7 @@ func (r *running) run(ctx context.Context, reqs <-chan *xssh.Request) error {
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case r.exit == errNoStatus && !r.c.lives():
+	case !r.whole.Load(), r.exit == errNoStatus && !r.c.lives():
 		return r.c.lost()
 	case r.exit == errExitZero:
 		return nil
@@ -248,6 +259,7 @@ func (r *running) output(dst io.Writer, src io.Reader) {
 			}
 		}
 		if err != nil {
+			r.ended()
 			return
 		}
 	}
@@ -364,5 +376,5 @@ func (c *Client) Subsystem(ctx context.Context, name string) (io.ReadWriteCloser
 	if err := c.goes(func() { _, _ = io.Copy(io.Discard, ch.Stderr()) }); err != nil {
 		return nil, err
 	}
-	return &chanConn{counted: &counted{Channel: ch}, local: c.conn.LocalAddr(), remote: c.conn.RemoteAddr()}, nil
+	return &chanConn{counted: &counted{Channel: ch, nc: c.nc}, local: c.conn.LocalAddr(), remote: c.conn.RemoteAddr()}, nil
 }

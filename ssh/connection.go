@@ -3,6 +3,8 @@ package ssh
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"strconv"
@@ -33,6 +35,7 @@ type connection struct {
 	stop   context.CancelCauseFunc
 	wg     sync.WaitGroup // everything that serves it
 	rights rights
+	turnc  chan chan struct{} // taken by the loop of global requests, see awaitRequests
 
 	mu         sync.Mutex
 	channels   int                  // guarded by mu; open, those that we opened included
@@ -64,7 +67,7 @@ func (h *Handler) serveSSH(ctx, drained context.Context, stream net.Conn, l *log
 	}
 	c := &connection{
 		h: h, login: l, grant: g, nc: nc, sc: sc, limits: h.Limits.withDefaults(), ctx: ctx, stop: stop,
-		listeners: make(map[string]*listener), since: time.Now(),
+		listeners: make(map[string]*listener), since: time.Now(), turnc: make(chan chan struct{}),
 	}
 	if !before() || !h.add(c) || h.epoch.Load() != epoch && !c.holds(ctx) {
 		nc.kill()
@@ -177,6 +180,21 @@ func (c *connection) give(session bool) {
 	last := c.draining && c.channels == 0
 	c.mu.Unlock()
 	if last {
+		safe.Go(&c.wg, c.panicked, c.leave)
+	}
+}
+
+// leaveTime is how long a client may take to see that its last channel has ended
+// well, before a node that shuts down ends the connection.
+const leaveTime = 200 * time.Millisecond
+
+// leave ends the connection, unless the client does.
+func (c *connection) leave() {
+	t := time.NewTimer(leaveTime)
+	defer t.Stop()
+	select {
+	case <-c.ctx.Done():
+	case <-t.C:
 		_ = c.sc.Close() // the peer may be gone
 	}
 }
@@ -225,28 +243,64 @@ func (c *connection) globalRequests(reqs <-chan *xssh.Request) {
 	if err != nil {
 		return
 	}
-	for req := range reqs {
-		ok, payload := false, []byte(nil)
-		switch req.Type {
-		case "keepalive@openssh.com":
-			ok = true
-		case "no-more-sessions@openssh.com":
-			c.mu.Lock()
-			c.noSessions = true
-			c.mu.Unlock()
-			ok = true
-		case requestHostKeysProve:
-			payload, err = hk.prove(c.sc.SessionID(), req.Payload)
-			ok = err == nil
-		case "tcpip-forward", "streamlocal-forward@openssh.com":
-			payload, err = c.listen(req)
-			ok = err == nil
-			c.refused(req.Type, err)
-		case "cancel-tcpip-forward", "cancel-streamlocal-forward@openssh.com":
-			ok = c.cancelListen(req)
+	for {
+		select {
+		case req, ok := <-reqs:
+			if !ok {
+				return
+			}
+			c.globalRequest(hk, req)
+		case done := <-c.turnc:
+			for n := len(reqs); n > 0; n-- { // nobody else takes them
+				c.globalRequest(hk, <-reqs)
+			}
+			close(done)
 		}
-		_ = req.Reply(ok, payload) // a connection that ends ends the loop
 	}
+}
+
+// awaitRequests waits until every global request that came before it is called
+// is answered. Sshd answers a client in the order in which it asks: what a
+// session runs finds the remote forwards that were asked for before it, and a
+// client that ends with its session has the proofs of new host keys by then.
+func (c *connection) awaitRequests(ctx context.Context) {
+	done := make(chan struct{})
+	select {
+	case c.turnc <- done:
+	case <-ctx.Done():
+		return
+	}
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+}
+
+func (c *connection) globalRequest(hk *hostKeys, req *xssh.Request) {
+	var (
+		ok      bool
+		payload []byte
+		err     error
+	)
+	switch req.Type {
+	case "keepalive@openssh.com":
+		ok = true
+	case "no-more-sessions@openssh.com":
+		c.mu.Lock()
+		c.noSessions = true
+		c.mu.Unlock()
+		ok = true
+	case requestHostKeysProve:
+		payload, err = hk.prove(c.sc.SessionID(), req.Payload)
+		ok = err == nil
+	case "tcpip-forward", "streamlocal-forward@openssh.com":
+		payload, err = c.listen(req)
+		ok = err == nil
+		c.refused(req.Type, err)
+	case "cancel-tcpip-forward", "cancel-streamlocal-forward@openssh.com":
+		ok = c.cancelListen(req)
+	}
+	_ = req.Reply(ok, payload) // a connection that ends ends the loop
 }
 
 // refused logs what was not granted; err holds no destination.
@@ -267,21 +321,38 @@ func (c *connection) identity() *alknet.Identity {
 	return c.login.conn.SharedIdentity()
 }
 
-// A counted channel knows how much went through it.
+// A counted channel knows how much went through it, and whether it has ended or
+// was cut: the library says io.EOF of both.
 type counted struct {
 	xssh.Channel
+	nc      *loginConn // that carries it
 	in, out atomic.Int64
 }
+
+// errLost is what a channel says that was cut with its connection. What was read
+// from it may be a part of what was sent.
+var errLost = fmt.Errorf("ssh: the connection was lost: %w", net.ErrClosed)
+
+// errGone is a Write to a channel that the other end has closed.
+var errGone = fmt.Errorf("ssh: the other end has closed the channel: %w", io.ErrClosedPipe)
 
 func (c *counted) Read(b []byte) (int, error) {
 	n, err := c.Channel.Read(b)
 	c.in.Add(int64(n))
+	if err == io.EOF && c.nc.lost.Load() {
+		err = errLost
+	}
 	return n, err
 }
 
 func (c *counted) Write(b []byte) (int, error) {
 	n, err := c.Channel.Write(b)
 	c.out.Add(int64(n))
+	if err == io.EOF {
+		if err = errGone; c.nc.lost.Load() {
+			err = errLost
+		}
+	}
 	return n, err
 }
 

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -77,14 +78,42 @@ func faultInTheMiddle(t *testing.T, over alknet.Transport, fault string) {
 	}
 	require.ErrorIs(t, <-ran, net.ErrClosed)
 	_, err = flow.Read(make([]byte, 1))
-	require.Error(t, err, "a flow that was cut is not one that ended")
+	require.ErrorIs(t, err, net.ErrClosed, "a flow that was cut is not one that ended")
 	_, err = accepted.Read(make([]byte, 1))
-	require.Error(t, err)
+	require.ErrorIs(t, err, syscall.ECONNRESET, "nor is one that the server had accepted")
 	<-c.Done()
 	_, err = c.DialContext(within(t), "tcp", "127.0.0.1:1")
 	require.Error(t, err)
 	waitGone(t, pid)
 	require.Eventually(t, func() bool { return n.gate.Flows() == 0 }, 30*time.Second, time.Millisecond)
+}
+
+// Input that is cut off is not whole: a program that reads to its end and then
+// does something does not do it when the connection is lost.
+func TestCutInputIsNotWhole(t *testing.T) {
+	dir := t.TempDir()
+	n := newNode(t, nil)
+	for i := range 20 {
+		c := n.client(alknet.Mux, ssh.ScopeShell)
+		out, stdout := io.Pipe()
+		in, feed := io.Pipe()
+		ran := make(chan error, 1)
+		go func() {
+			ran <- c.Run(context.Background(), &ssh.Cmd{
+				Line: fmt.Sprintf("echo $$; cat > %s/part && mv %s/part %s/whole%d", dir, dir, dir, i), Stdin: in, Stdout: stdout,
+			})
+		}()
+		var pid int
+		_, err := fmt.Fscan(out, &pid)
+		require.NoError(t, err)
+		_, err = io.WriteString(feed, "the first half")
+		require.NoError(t, err)
+		require.NoError(t, c.Close())
+		require.Error(t, <-ran)
+		require.NoError(t, feed.Close())
+		waitGone(t, pid)
+		require.NoFileExists(t, fmt.Sprintf("%s/whole%d", dir, i))
+	}
 }
 
 // maxServerBytes is the ceiling under which a server stays, whatever is done to it

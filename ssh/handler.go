@@ -93,6 +93,8 @@ type Handler struct {
 
 	mu        sync.Mutex
 	live      map[*connection]struct{}  // guarded by mu
+	programs  map[uint64]*session       // guarded by mu; that run, by number
+	numbered  uint64                    // guarded by mu; the last number of one
 	listeners map[net.Listener]struct{} // guarded by mu
 	down      bool                      // guarded by mu
 	wg        sync.WaitGroup            // connections of listeners; added to under mu

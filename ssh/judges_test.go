@@ -4,6 +4,7 @@ import (
 	"crypto"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -201,9 +202,23 @@ func TestSSHFS(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
 	go func() { _, _ = io.Copy(io.Discard, errs) }()
-	defer func() { _ = cmd.Process.Signal(os.Interrupt); _ = cmd.Wait() }()
+	defer unmount(cmd, mount)
 	require.Eventually(t, func() bool {
 		text, err := os.ReadFile(filepath.Join(mount, "f"))
 		return err == nil && string(text) == "through sshfs"
-	}, 10*time.Second, 20*time.Millisecond)
+	}, 30*time.Second, 20*time.Millisecond)
+}
+
+// unmount ends sshfs, which does not always hear the signal.
+func unmount(cmd *exec.Cmd, mount string) {
+	done := make(chan struct{})
+	go func() { defer close(done); _ = cmd.Wait() }()
+	_ = cmd.Process.Signal(os.Interrupt)
+	select {
+	case <-done:
+	case <-time.After(10 * time.Second):
+		_ = exec.Command("umount", "-l", mount).Run() // of a program that is killed it would stay
+		_ = cmd.Process.Kill()
+		<-done
+	}
 }

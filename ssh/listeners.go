@@ -197,11 +197,19 @@ func (l *listener) open(nc net.Conn) {
 	}
 	ch, reqs, err := l.c.sc.OpenChannel(l.kind, payload)
 	if err != nil {
-		_ = nc.Close() // the client does not want it
+		reset(nc) // the client does not want it, or is gone
 		l.c.h.log().LogAttrs(l.c.ctx, slog.LevelDebug, "ssh forwarded channel refused", slog.String("type", l.kind))
 		return
 	}
 	l.c.splice(l.kind, ch, reqs, nc)
+}
+
+// reset closes a connection so that its peer sees that nobody has served it.
+func reset(nc net.Conn) {
+	if tc, ok := nc.(interface{ SetLinger(int) error }); ok {
+		_ = tc.SetLinger(0) // Close then sends a reset
+	}
+	_ = nc.Close() // it is given up
 }
 
 func originHost(a netip.AddrPort) string {

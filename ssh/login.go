@@ -185,6 +185,8 @@ type loginConn struct {
 	version *time.Timer // nil: no bound
 	login   *time.Timer // nil: no bound
 	expired atomic.Bool
+	lost    atomic.Bool // set before anybody can see the end of a channel that this causes
+	whole   wholeWrites
 }
 
 // begin starts the time.
@@ -200,6 +202,9 @@ func (c *loginConn) begin(l Limits) {
 
 func (c *loginConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
+	if err != nil {
+		c.lost.Store(true)
+	}
 	if c.waiting.Load() && bytes.IndexByte(b[:n], '\n') >= 0 {
 		c.waiting.Store(false)
 		c.version.Stop()
@@ -221,8 +226,18 @@ func (c *loginConn) done() {
 	}
 }
 
+// Write writes what may be a part of a packet.
+func (c *loginConn) Write(b []byte) (int, error) { return c.whole.write(c.Conn, b) }
+
+func (c *loginConn) Close() error {
+	c.lost.Store(true)
+	c.whole.close(c.Conn)
+	return c.Conn.Close()
+}
+
 // kill ends the connection at once, also while something is being written to it.
 func (c *loginConn) kill() {
+	c.lost.Store(true)
 	if s, ok := c.Conn.(*alknet.Stream); ok {
 		s.Reset(alknet.CodeShutdown)
 		return

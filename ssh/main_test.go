@@ -1,8 +1,10 @@
 package ssh_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -11,6 +13,13 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if peer := os.Getenv(peerEnv); peer != "" {
+		if err := runPeer(strings.Fields(peer)); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
 		if bridgePath != "" {
 			_ = os.RemoveAll(filepath.Dir(bridgePath))

@@ -26,6 +26,12 @@ import (
 	"github.com/alkdev/alknet/ssh/forward"
 )
 
+// How long a test waits for what must come, and how often it looks.
+const (
+	patience = 30 * time.Second
+	tick     = time.Millisecond
+)
+
 // allScopes are those of a peer that may do everything.
 var allScopes = []string{ssh.ScopeShell, ssh.ScopeAgent, forward.ScopeDial, forward.ScopeListen}
 
@@ -197,7 +203,7 @@ func run(t testing.TB, cmd *exec.Cmd) (stdout, stderr string, status int) {
 	t.Helper()
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
-	timer := time.AfterFunc(30*time.Second, func() { _ = cmd.Process.Kill() })
+	timer := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() })
 	defer timer.Stop()
 	err := cmd.Run()
 	if err != nil {

@@ -92,8 +92,8 @@ func (s *session) onTerminal(cmd *exec.Cmd, p *PTY) tty.Exit {
 	defer func() { _ = t.Close() }() // it is read to the end, or the client is gone
 	done := s.run(t)
 	defer done()
-	ended := s.hangUp(t)
-	defer context.AfterFunc(s.ctx, func() { _ = t.Close() })() // a Read of it ends
+	ended, stop := s.hangUp(t, func() { _ = t.Close() }) // a Read of it ends
+	defer stop()
 	s.goes(func() { _, _ = s.copy(t, s.ch) })
 	var output sync.WaitGroup
 	output.Add(1)
@@ -160,11 +160,12 @@ func (s *session) onPipes(cmd *exec.Cmd) tty.Exit {
 	g := &group{cmd: cmd}
 	done := s.run(g)
 	defer done()
-	ended := s.hangUp(g)
-	defer context.AfterFunc(s.ctx, func() { p.close(0) })() // reads and writes of them end
+	ended, stop := s.hangUp(g, func() { p.close(0) }) // reads and writes of them end
+	defer stop()
 	s.goes(func() {
-		_, _ = s.copy(p.in[0], s.ch)
-		_ = p.in[0].Close() // the process sees the end
+		if _, err := s.copy(p.in[0], s.ch); err == io.EOF {
+			_ = p.in[0].Close() // the process sees the end; one that was cut off sees SIGHUP before it
+		}
 	})
 	var output sync.WaitGroup
 	output.Add(2)
@@ -184,18 +185,23 @@ func (s *session) onPipes(cmd *exec.Cmd) tty.Exit {
 }
 
 // hangUp ends a process whose channel goes away: SIGHUP to its group, and after
-// a while SIGKILL if it is still there. The function that it returns is called
-// when the process has ended.
-func (s *session) hangUp(p runningThing) (ended func()) {
+// a while SIGKILL if it is still there. free is called after the first, and also
+// when the process has ended by then and others still have its output: a process
+// must not take input that was cut off for whole. Of the functions that it
+// returns, ended is called when the process has ended, stop when its output has.
+func (s *session) hangUp(p runningThing, free func()) (ended func(), stop func() bool) {
 	done := make(chan struct{})
+	stop = context.AfterFunc(s.ctx, func() {
+		_ = p.Signal("HUP") // it may have ended
+		_ = p.Signal("CONT")
+		free()
+	})
 	s.goes(func() {
 		select {
 		case <-done:
 			return
 		case <-s.ctx.Done():
 		}
-		_ = p.Signal("HUP") // it may just have ended
-		_ = p.Signal("CONT")
 		delay := killDelay
 		if s.isCut() {
 			delay = cutDelay
@@ -208,7 +214,7 @@ func (s *session) hangUp(p runningThing) (ended func()) {
 			_ = p.Signal("KILL")
 		}
 	})
-	return func() { close(done) }
+	return func() { close(done) }, stop
 }
 
 // copy moves what src says to dst.

@@ -69,6 +69,9 @@ type session struct {
 	wg   sync.WaitGroup // what runs in it
 	idle *time.Timer    // ends a session through which nothing moves; nil: none
 
+	kind  string    // of what runs; set before the handler remembers it
+	since time.Time // when that began
+
 	// By the loop of requests only.
 	started  bool
 	told     bool // that it was started
@@ -101,7 +104,7 @@ func (c *connection) session(nch xssh.NewChannel) {
 		return // the connection has ended
 	}
 	begun := time.Now()
-	s := &session{c: c, ch: &counted{Channel: ch}, resizes: make(chan tty.Size, 1), signals: make(chan string, 16), beginc: make(chan struct{})}
+	s := &session{c: c, ch: &counted{Channel: ch, nc: c.nc}, resizes: make(chan tty.Size, 1), signals: make(chan string, 16), beginc: make(chan struct{})}
 	s.ctx, s.stop = context.WithCancelCause(c.ctx)
 	defer s.stop(nil)
 	if c.limits.SessionIdle > 0 {
@@ -207,15 +210,36 @@ func (s *session) start(w wish) bool {
 		return false
 	}
 	s.started = true
+	s.kind, s.since = w.kind, time.Now()
+	forget := s.c.h.remember(s)
 	s.goes(func() {
+		defer forget()
 		select {
 		case <-s.beginc:
 		case <-s.ctx.Done():
 		}
+		s.c.awaitRequests(s.ctx)
 		exit := run()
 		s.exited(exit)
 	})
 	return true
+}
+
+// remember makes a session one that an operator sees, until forget is called.
+func (h *Handler) remember(s *session) (forget func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.programs == nil {
+		h.programs = make(map[uint64]*session)
+	}
+	h.numbered++
+	id := h.numbered
+	h.programs[id] = s
+	return func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		delete(h.programs, id)
+	}
 }
 
 // refusalWait is how long a client may take to make room for the reason of a

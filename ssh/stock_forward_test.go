@@ -44,7 +44,7 @@ func freePort(t *testing.T) string {
 // get fetches a URL with an own connection, through a proxy if there is one.
 func get(t *testing.T, args ...string) string {
 	t.Helper()
-	out, errs, _ := run(t, testenv.Command(t, "curl", append([]string{"-sS", "--max-time", "10"}, args...)...))
+	out, errs, _ := run(t, testenv.Command(t, "curl", append([]string{"-sS", "--max-time", "30"}, args...)...))
 	return out + errs
 }
 
@@ -120,7 +120,7 @@ func TestStockAgentForwarding(t *testing.T) {
 	agent := testenv.Command(t, "ssh-agent", "-D", "-a", socket)
 	require.NoError(t, agent.Start())
 	defer func() { _ = agent.Process.Kill(); _ = agent.Wait() }()
-	require.Eventually(t, func() bool { _, err := net.Dial("unix", socket); return err == nil }, 5*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { _, err := net.Dial("unix", socket); return err == nil }, 30*time.Second, 5*time.Millisecond)
 	add := testenv.Command(t, "ssh-add", writeKey(t, s.dir, newKey(t)))
 	add.Env = []string{"SSH_AUTH_SOCK=" + socket}
 	_, errs, status := run(t, add)

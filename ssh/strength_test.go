@@ -45,7 +45,7 @@ func TestWeakKeysAreRefused(t *testing.T) {
 	require.NoError(t, err)
 	_, err = x.dial("bob", xssh.PublicKeys(bigSigner))
 	require.Error(t, err)
-	require.Eventually(t, func() bool { return strings.Contains(x.log.String(), "RSA of more than 8192 bits") }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return strings.Contains(x.log.String(), "RSA of more than 8192 bits") }, 30*time.Second, time.Millisecond)
 }
 
 // offeringRSA is offering for RSA.
@@ -87,7 +87,7 @@ func TestHostKeysRotate(t *testing.T) {
 	pub := strings.TrimSpace(string(xssh.MarshalAuthorizedKey(signerOf(t, x.key).PublicKey())))
 	require.NoError(t, os.WriteFile(known, fmt.Appendf(nil, "[%s]:%s %s\n", hostname, port, pub), 0o600))
 	out, errs, status := run(t, testenv.Command(t, "ssh", "-F", "none", "-i", keyFile, "-o", "UserKnownHostsFile="+known, "-o", "GlobalKnownHostsFile=none",
-		"-o", "StrictHostKeyChecking=yes", "-o", "UpdateHostKeys=yes", "-o", "IdentitiesOnly=yes", "-p", port, "bob@"+hostname, "sleep 0.5; echo ok"))
+		"-o", "StrictHostKeyChecking=yes", "-o", "UpdateHostKeys=yes", "-o", "IdentitiesOnly=yes", "-p", port, "bob@"+hostname, "echo ok"))
 	require.Equal(t, 0, status, "%s%s", out, errs)
 	text, err := os.ReadFile(known)
 	require.NoError(t, err)
@@ -103,4 +103,85 @@ func writeKey(t testing.TB, dir string, key crypto.Signer) string {
 	name := filepath.Join(dir, fmt.Sprintf("id-%x", signerOf(t, key).PublicKey().Marshal()[20:24]))
 	require.NoError(t, os.WriteFile(name, pem.EncodeToMemory(block), 0o600))
 	return name
+}
+
+// authorities are RSA keys that certify, with the signature that they make and
+// whether it counts.
+func authorities(t *testing.T) map[string]struct {
+	signer xssh.Signer
+	ok     bool
+} {
+	t.Helper()
+	signing := func(bits int, algorithm string) xssh.Signer {
+		key, err := rsa.GenerateKey(rand.Reader, bits)
+		require.NoError(t, err)
+		s, err := xssh.NewSignerWithAlgorithms(signerOf(t, key).(xssh.AlgorithmSigner), []string{algorithm})
+		require.NoError(t, err)
+		return s
+	}
+	return map[string]struct {
+		signer xssh.Signer
+		ok     bool
+	}{
+		"SHA-512":   {signing(2048, xssh.KeyAlgoRSASHA512), true},
+		"SHA-1":     {signing(2048, xssh.KeyAlgoRSA), false},
+		"1024 bits": {signing(1024, xssh.KeyAlgoRSASHA512), false},
+	}
+}
+
+// certifyBy is a certificate for key that ca has signed.
+func certifyBy(t *testing.T, key crypto.Signer, ca xssh.Signer, cert xssh.Certificate) xssh.Signer {
+	t.Helper()
+	cert.Key, cert.ValidBefore = signerOf(t, key).PublicKey(), xssh.CertTimeInfinity
+	require.NoError(t, cert.SignCert(rand.Reader, ca))
+	s, err := xssh.NewCertSigner(&cert, signerOf(t, key))
+	require.NoError(t, err)
+	return s
+}
+
+// The library takes a certificate that was signed with SHA-1, or by a short key.
+func TestWeakAuthoritiesAreRefused(t *testing.T) {
+	x := newHost(t, nil)
+	key := newKey(t)
+	for name, ca := range authorities(t) {
+		x.allow("cert-authority " + string(xssh.MarshalAuthorizedKey(ca.signer.PublicKey())))
+		_, err := x.dial("bob", xssh.PublicKeys(certifyBy(t, key, ca.signer, xssh.Certificate{CertType: xssh.UserCert, ValidPrincipals: []string{"bob"}})))
+		require.Equal(t, ca.ok, err == nil, "%s: %v", name, err)
+	}
+}
+
+// The same for the certificate of a host.
+func TestClientRefusesWeakAuthorities(t *testing.T) {
+	for name, ca := range authorities(t) {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		cfg := &xssh.ServerConfig{NoClientAuth: true}
+		cfg.AddHostKey(certifyBy(t, newKey(t), ca.signer, xssh.Certificate{CertType: xssh.HostCert, ValidPrincipals: []string{"127.0.0.1"}}))
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			nc, err := l.Accept()
+			if err != nil {
+				return
+			}
+			defer nc.Close()
+			if _, chans, reqs, err := xssh.NewServerConn(nc, cfg); err == nil {
+				go xssh.DiscardRequests(reqs)
+				for range chans {
+				}
+			}
+		}()
+		known := filepath.Join(t.TempDir(), "known")
+		require.NoError(t, os.WriteFile(known, fmt.Appendf(nil, "@cert-authority %s %s", strings.Replace(l.Addr().String(), "127.0.0.1", "[127.0.0.1]", 1),
+			xssh.MarshalAuthorizedKey(ca.signer.PublicKey())), 0o600))
+		nc, err := net.Dial("tcp", l.Addr().String())
+		require.NoError(t, err)
+		c, err := ssh.NewClient(within(t), nc, &ssh.ClientConfig{KnownHosts: []string{known}})
+		require.Equal(t, ca.ok, err == nil, "%s: %v", name, err)
+		if err == nil {
+			require.NoError(t, c.Close())
+		}
+		require.NoError(t, l.Close())
+		<-done
+	}
 }

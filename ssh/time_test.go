@@ -272,7 +272,7 @@ func TestLogHasNoSecrets(t *testing.T) {
 	plain := n.client(alknet.QUIC)
 	require.Error(t, plain.Run(within(t), &ssh.Cmd{Line: "planted-command"}))
 	require.NoError(t, c.Close())
-	require.Eventually(t, func() bool { return strings.Contains(n.log.String(), "ssh logout") }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return strings.Contains(n.log.String(), "ssh logout") }, 30*time.Second, time.Millisecond)
 	require.Contains(t, n.log.String(), "ssh refused")
 	require.NotContains(t, n.log.String(), "planted")
 	require.NotContains(t, n.log.String(), "59999")

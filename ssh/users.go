@@ -9,8 +9,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 
 	xssh "golang.org/x/crypto/ssh"
@@ -23,11 +21,12 @@ import (
 const maxRSABits = 8192
 
 // Users is who may log in on a listener, in OpenSSH's formats. The functions are
-// called for each login, so that edits take effect at once; see
-// [Handler.Reauthenticate] for logins of the past.
+// called for each key that is offered and again when it is proven, by many logins
+// at once, so that edits take effect at once; see [Handler.Reauthenticate] for
+// logins of the past. What they return is only read, and before the login goes on.
 type Users struct {
-	// Peer maps an Ed25519 user key that is a peer's key to its identity. Nil, or
-	// an error: it is none.
+	// Peer maps an Ed25519 user key that is a peer's key to its identity, if no
+	// line of AuthorizedKeys is about it. Nil, or an error: it is none.
 	Peer func(ctx context.Context, key alknet.PeerID) (alknet.Identity, error)
 	// AuthorizedKeys returns lines as sshd(8) describes under AUTHORIZED_KEYS FILE
 	// FORMAT, cert-authority included, at most 1 MiB. A line with an option that
@@ -36,15 +35,37 @@ type Users struct {
 	// Revoked returns what is refused whatever else says so: public keys (of users
 	// and of authorities), "serial:CA-FINGERPRINT:NUMBER" and
 	// "id:CA-FINGERPRINT:KEY-ID", one a line. An error, or a line that can not be
-	// read, refuses every login. Nil: nothing.
+	// read, refuses every login; at most 1 MiB. Nil: nothing.
 	Revoked func() ([]byte, error)
 	// Identity maps the comment of an authorized key, or the key id of a
 	// certificate, to an identity. Nil: an Identity with that ID and no scopes.
 	Identity func(ctx context.Context, name string) (alknet.Identity, error)
 
-	mu     sync.Mutex
-	text   []byte       // guarded by mu; of AuthorizedKeys when it was last parsed
-	parsed []authorized // guarded by mu
+	admitted remembered[[]authorized]
+	revoked  remembered[*revocations]
+}
+
+// A remembered is what a text meant when it was last read. Whoever logs in, and
+// a thousand logins that are judged again, make us read the text anew only if it
+// is another one: nothing of a file that says when it was changed is trusted.
+type remembered[T any] struct {
+	mu    sync.Mutex
+	text  []byte // guarded by mu; nil: none
+	value T      // guarded by mu; not to be changed
+}
+
+// of returns what text means. A text that can not be read is not remembered.
+func (r *remembered[T]) of(text []byte, parse func([]byte) (T, error)) (T, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.text != nil && bytes.Equal(r.text, text) {
+		return r.value, nil
+	}
+	value, err := parse(text)
+	if err == nil {
+		r.text, r.value = bytes.Clone(text), value
+	}
+	return value, err
 }
 
 var (
@@ -53,6 +74,8 @@ var (
 	errWeakKey  = fmt.Errorf("ssh: DSA, and RSA of more than %d bits, are refused", maxRSABits)
 	errNoUsers  = errors.New("ssh: Handler.Users is nil: nobody may log in on a listener")
 	errRSASmall = errors.New("ssh: RSA of less than 2048 bits is refused")
+
+	errWeakSignature = errors.New("ssh: certificates that were signed with SHA-1 are refused")
 )
 
 // minRSABits is what OpenSSH calls RequiredRSASize for new keys.
@@ -122,6 +145,15 @@ func strong(key xssh.PublicKey) error {
 	return nil
 }
 
+// strongAuthority refuses certificates that were signed with SHA-1 or by a key
+// that would be refused itself, which the library takes.
+func strongAuthority(cert *xssh.Certificate) error {
+	if cert.Signature == nil || cert.Signature.Format == xssh.KeyAlgoRSA {
+		return errWeakSignature
+	}
+	return strong(cert.SignatureKey)
+}
+
 // peerKey is a plain Ed25519 key as a peer's.
 func peerKey(key xssh.PublicKey) (alknet.PeerID, bool) {
 	ck, ok := key.(xssh.CryptoPublicKey)
@@ -150,21 +182,26 @@ func (u *Users) identity(ctx context.Context, name string) (alknet.Identity, err
 // options admit it, and returns what it grants and to whom.
 func matchLine(lines []authorized, p proof) (*grant, string, error) {
 	cert, isCert := p.key.(*xssh.Certificate)
+	wanted := p.key
+	if isCert {
+		wanted = cert.SignatureKey
+	}
+	blob := string(wanted.Marshal())
 	var refused error
 	for i := range lines {
 		l := &lines[i]
+		if l.blob != blob || l.opts.authority != isCert {
+			continue
+		}
 		var g *grant
 		var name string
 		var err error
-		switch {
-		case isCert && l.opts.authority && bytes.Equal(l.key.Marshal(), cert.SignatureKey.Marshal()):
+		if isCert {
 			name = cert.KeyId
 			g, err = l.certificate(cert, p)
-		case !isCert && !l.opts.authority && bytes.Equal(l.key.Marshal(), p.key.Marshal()):
+		} else {
 			name = l.name()
 			g, err = l.opts.grant(p)
-		default:
-			continue
 		}
 		if err == nil {
 			return g, name, nil
@@ -177,6 +214,7 @@ func matchLine(lines []authorized, p proof) (*grant, string, error) {
 // An authorized is a line of authorized keys.
 type authorized struct {
 	key     xssh.PublicKey
+	blob    string // key in wire format
 	comment string
 	opts    keyOptions
 }
@@ -203,6 +241,9 @@ const (
 func (a *authorized) certificate(cert *xssh.Certificate, p proof) (*grant, error) {
 	if cert.CertType != xssh.UserCert {
 		return nil, errors.New("ssh: the certificate is not one of a user")
+	}
+	if err := strongAuthority(cert); err != nil {
+		return nil, err
 	}
 	if len(cert.ValidPrincipals) == 0 {
 		return nil, errors.New("ssh: the certificate names nobody")
@@ -257,20 +298,12 @@ func (u *Users) lines(h *Handler) ([]authorized, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ssh: authorized keys: %w", err)
 	}
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.text != nil && bytes.Equal(u.text, text) {
-		return u.parsed, nil // whoever logs in does not make us parse it again
-	}
-	lines, err := parseAuthorizedKeys(text, func(line int, err error) {
-		h.log().LogAttrs(context.Background(), slog.LevelWarn, "ssh authorized keys: line ignored",
-			slog.Int("line", line), slog.Any("err", printable.Text(err.Error())))
+	return u.admitted.of(text, func(text []byte) ([]authorized, error) {
+		return parseAuthorizedKeys(text, func(line int, err error) {
+			h.log().LogAttrs(context.Background(), slog.LevelWarn, "ssh authorized keys: line ignored",
+				slog.Int("line", line), slog.Any("err", printable.Text(err.Error())))
+		})
 	})
-	if err != nil {
-		return nil, err
-	}
-	u.text, u.parsed = bytes.Clone(text), lines
-	return lines, nil
 }
 
 // parseAuthorizedKeys reads all lines and reports those that are of no use.
@@ -311,94 +344,5 @@ func parseAuthorizedKey(line []byte) (authorized, error) {
 		return authorized{}, errors.New("a certificate stands where a key should")
 	}
 	opts, err := parseKeyOptions(options)
-	return authorized{key: key, comment: comment, opts: opts}, err
-}
-
-// revocations are what is refused.
-type revocations struct {
-	keys    map[string]bool // in wire format
-	serials map[string]bool // "CA-FINGERPRINT:NUMBER"
-	ids     map[string]bool // "CA-FINGERPRINT:KEY-ID"
-}
-
-func (u *Users) revocations() (*revocations, error) {
-	if u.Revoked == nil {
-		return &revocations{}, nil
-	}
-	text, err := u.Revoked()
-	if err != nil {
-		return nil, fmt.Errorf("ssh: revoked keys: %w", err)
-	}
-	return parseRevoked(text)
-}
-
-// parseRevoked reads every line, or fails: a line that is not understood may be
-// the one that matters.
-func parseRevoked(text []byte) (*revocations, error) {
-	if len(text) > maxKeyFile {
-		return nil, fmt.Errorf("ssh: revoked keys have more than %d bytes", maxKeyFile)
-	}
-	r := &revocations{keys: make(map[string]bool), serials: make(map[string]bool), ids: make(map[string]bool)}
-	number := 0
-	for raw := range bytes.Lines(text) {
-		number++
-		line := bytes.TrimSpace(raw)
-		if len(line) == 0 || line[0] == '#' {
-			continue
-		}
-		if err := r.add(string(line)); err != nil {
-			return nil, fmt.Errorf("ssh: revoked keys: line %d: %w", number, err)
-		}
-	}
-	return r, nil
-}
-
-func (r *revocations) add(line string) error {
-	if rest, ok := strings.CutPrefix(line, "serial:"); ok {
-		fp, serial, ok := cutFingerprint(rest)
-		n, err := strconv.ParseUint(serial, 10, 64)
-		if !ok || err != nil {
-			return errors.New("want serial:CA-FINGERPRINT:NUMBER")
-		}
-		r.serials[fp+":"+strconv.FormatUint(n, 10)] = true
-		return nil
-	}
-	if rest, ok := strings.CutPrefix(line, "id:"); ok {
-		fp, id, ok := cutFingerprint(rest)
-		if !ok || id == "" {
-			return errors.New("want id:CA-FINGERPRINT:KEY-ID")
-		}
-		r.ids[fp+":"+id] = true
-		return nil
-	}
-	key, _, _, _, err := xssh.ParseAuthorizedKey([]byte(line))
-	if err != nil {
-		return errors.New("want a public key")
-	}
-	if cert, ok := key.(*xssh.Certificate); ok {
-		key = cert.Key
-	}
-	r.keys[string(key.Marshal())] = true
-	return nil
-}
-
-// cutFingerprint splits "SHA256:BASE64:REST".
-func cutFingerprint(s string) (fp, rest string, ok bool) {
-	hash, s, ok := strings.Cut(s, ":")
-	if !ok || hash != "SHA256" {
-		return "", "", false
-	}
-	sum, rest, ok := strings.Cut(s, ":")
-	return hash + ":" + sum, rest, ok && sum != ""
-}
-
-// has reports whether a key, a certificate or its authority is revoked.
-func (r *revocations) has(key xssh.PublicKey) bool {
-	cert, ok := key.(*xssh.Certificate)
-	if !ok {
-		return r.keys[string(key.Marshal())]
-	}
-	fp := xssh.FingerprintSHA256(cert.SignatureKey)
-	return r.keys[string(cert.Key.Marshal())] || r.keys[string(cert.SignatureKey.Marshal())] ||
-		r.serials[fp+":"+strconv.FormatUint(cert.Serial, 10)] || r.ids[fp+":"+cert.KeyId]
+	return authorized{key: key, blob: string(key.Marshal()), comment: comment, opts: opts}, err
 }

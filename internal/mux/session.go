@@ -311,7 +311,7 @@ func (s *Session) end(err error) bool {
 	if s.err != nil {
 		return false
 	}
-	s.err = err
+	s.err = lost(err)
 	close(s.donec)
 	for _, st := range s.streams {
 		st.abortLocked()
@@ -440,7 +440,16 @@ func (s *Session) translate(err error) error {
 	default:
 	}
 	if s.ys.IsClosed() {
-		return fmt.Errorf("mux: %w: %w", net.ErrClosed, err)
+		return fmt.Errorf("mux: %w: %w", net.ErrClosed, lost(err))
+	}
+	return err
+}
+
+// lost keeps the end of a connection without a word from being taken for the end
+// of what was said: TLS has io.EOF for it.
+func lost(err error) error {
+	if errors.Is(err, io.EOF) {
+		return fmt.Errorf("mux: the peer has vanished: %w", io.ErrUnexpectedEOF)
 	}
 	return err
 }

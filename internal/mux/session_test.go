@@ -39,6 +39,42 @@ func tcpPair(t testing.TB) (a, b net.Conn) {
 	return a, b
 }
 
+// A connection that ends without a word, as that of a process that is killed does,
+// is no end of what its streams had to say; a stream that was ended before is.
+func TestLostConnectionEndsNoStream(t *testing.T) {
+	a, b := tcpPair(t)
+	s, err := Server(b, Config{MaxStreams: 2})
+	require.NoError(t, err)
+	defer s.Close(0, "")
+	c, err := Client(a, Config{})
+	require.NoError(t, err)
+	defer c.Close(0, "")
+	var cut, whole *Stream
+	for _, st := range []**Stream{&cut, &whole} {
+		opened, err := c.Open(t.Context())
+		require.NoError(t, err)
+		_, err = opened.Write([]byte("x"))
+		require.NoError(t, err)
+		*st, err = s.Accept(t.Context())
+		require.NoError(t, err)
+		_, err = io.ReadFull(*st, make([]byte, 1))
+		require.NoError(t, err)
+		if st == &whole {
+			require.NoError(t, opened.CloseWrite())
+			_, err = (*st).Read(make([]byte, 1))
+			require.Equal(t, io.EOF, err)
+		}
+	}
+	require.NoError(t, a.(*net.TCPConn).CloseWrite())
+	_, err = cut.Read(make([]byte, 1))
+	require.Error(t, err)
+	require.NotErrorIs(t, err, io.EOF)
+	<-s.Done()
+	require.NotErrorIs(t, s.Err(), io.EOF)
+	_, err = whole.Read(make([]byte, 1))
+	require.Equal(t, io.EOF, err, "what was whole stays so")
+}
+
 func TestOpenWaitsForTheOtherEndsLimit(t *testing.T) {
 	c, s := pair(t, Config{}, Config{MaxStreams: 2})
 	var opened []*Stream

@@ -51,7 +51,7 @@ func (st *Stream) Read(b []byte) (int, error) {
 	if err == nil || n > 0 {
 		return n, nil
 	}
-	if errors.Is(err, io.EOF) {
+	if err == io.EOF {
 		// The peer ends its streams when we close the session under them: that
 		// is not the end of what it had to say.
 		if ce, ok := errors.AsType[*CloseError](st.s.Err()); ok && !ce.Remote {
@@ -92,7 +92,7 @@ func (st *Stream) stopError() error {
 
 // streamError translates yamux's error of one Read or Write.
 func (st *Stream) streamError(err error, read bool) error {
-	if errors.Is(err, io.EOF) {
+	if err == io.EOF { // a session that was lost wraps it, and is no end of a stream
 		return io.EOF
 	}
 	se, isReset := errors.AsType[*yamux.StreamError](err)

@@ -195,6 +195,24 @@ func TestSetPolicyCutsWhatItForbids(t *testing.T) {
 	require.Zero(t, g.Flows())
 }
 
+// A policy that changes between the judgement and the connection decides.
+func TestSetPolicyWhileItIsDialled(t *testing.T) {
+	l := testenv.Echo(t, "tcp", "127.0.0.1:0")
+	g := &Gate{}
+	g.Audit = func(context.Context, *alknet.Identity, Decision) { g.SetPolicy(nil) }
+	for _, open := range []func() error{
+		func() error { _, err := g.DialContext(t.Context(), bob, "tcp", l.String()); return err },
+		func() error { _, err := g.Listen(t.Context(), bob, "tcp", "127.0.0.1:0"); return err },
+		func() error { _, err := g.Admit(t.Context(), bob, OpDial, "x", func() {}); return err },
+	} {
+		g.SetPolicy(mustPolicy(t, "allow * dial tcp 127.0.0.1:*\nallow * listen tcp 127.0.0.1:*\nallow * dial name x"))
+		var e *Error
+		require.ErrorAs(t, open(), &e)
+		require.Equal(t, CodeDenied, e.Code)
+		require.Zero(t, g.Flows())
+	}
+}
+
 // Policies that change while flows begin and end leave nothing behind.
 func TestSetPolicyWhileFlowsBegin(t *testing.T) {
 	l := testenv.Echo(t, "tcp", "127.0.0.1:0")
@@ -295,6 +313,21 @@ func TestListenEverywhere(t *testing.T) {
 	_, err = net.DialTimeout("tcp", "[::1]:"+portOf(l.Addr()), time.Second)
 	require.Error(t, err, "the other family was not allowed")
 	require.NoError(t, l.Close())
+}
+
+// What is listened on is judged as what it is: an IPv4 address in an IPv6 one is
+// one of IPv4, and a zone is nothing that a rule can name.
+func TestListenJudgesTheAddress(t *testing.T) {
+	g := &Gate{}
+	g.SetPolicy(mustPolicy(t, "deny * listen tcp *:* in 127.0.0.1/32\nallow * listen tcp *:* in 0.0.0.0/0,::/0"))
+	for address, want := range map[string]Code{
+		"[::ffff:127.0.0.1]:0": CodeDenied, "127.0.0.1:0": CodeDenied, "[fe80::1%lo]:0": CodeAddress, "[::1%lo]:0": CodeAddress, "localhost:0": CodeAddress,
+	} {
+		_, err := g.Listen(t.Context(), bob, "tcp", address)
+		var e *Error
+		require.ErrorAs(t, err, &e, address)
+		require.Equal(t, want, e.Code, "%s: %v", address, err)
+	}
 }
 
 func TestUnixSockets(t *testing.T) {

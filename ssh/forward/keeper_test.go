@@ -102,6 +102,10 @@ func testKeeperRetriesARefusedForward(t *testing.T) {
 
 func TestKeeperKeepsThePortAndWaitsForTheLink(t *testing.T) {
 	target := testenv.Echo(t, "tcp", "127.0.0.1:0")
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	local := free.Addr().String()
+	require.NoError(t, free.Close())
 	var mu sync.Mutex
 	var asked []string
 	var links []*fakeLink
@@ -116,7 +120,7 @@ func TestKeeperKeepsThePortAndWaitsForTheLink(t *testing.T) {
 		},
 		Forwards: []Forward{
 			{Remote: true, Network: "tcp", Listen: "127.0.0.1:0", TargetNetwork: "tcp", Target: target.String()},
-			{Network: "tcp", Listen: "127.0.0.1:47901", TargetNetwork: "tcp", Target: target.String()},
+			{Network: "tcp", Listen: local, TargetNetwork: "tcp", Target: target.String()},
 		},
 		OnState: func(isUp bool, err error) {
 			if isUp && err == nil {
@@ -130,7 +134,7 @@ func TestKeeperKeepsThePortAndWaitsForTheLink(t *testing.T) {
 	go func() { done <- k.Run(ctx) }()
 	for range 20 {
 		<-up
-		nc, err := net.Dial("tcp", "127.0.0.1:47901")
+		nc, err := net.Dial("tcp", local)
 		require.NoError(t, err)
 		_, err = nc.Write([]byte("x"))
 		require.NoError(t, err)

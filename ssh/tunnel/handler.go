@@ -276,7 +276,10 @@ func (r *request) handOver(ctx context.Context, origin string, nc net.Conn) erro
 	defer cancel()
 	s, err := openFlow(wait, r.s.Conn(), header{kind: kindAccepted, network: r.header.network, id: r.header.id, address: origin})
 	if err != nil {
-		_ = nc.Close() // the peer does not want it
+		if tc, ok := nc.(interface{ SetLinger(int) error }); ok {
+			_ = tc.SetLinger(0) // whoever connected sees a reset: nobody has served him
+		}
+		_ = nc.Close() // the peer does not want it, or is gone
 		return err
 	}
 	_, _, err = forward.Splice(ctx, nc, s)

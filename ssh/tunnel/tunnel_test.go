@@ -117,7 +117,7 @@ func TestDialTCPAndUnix(t *testing.T) {
 		nc, err := c.DialContext(t.Context(), "unix", path)
 		require.NoError(t, err)
 		wantEcho(t, nc)
-		require.Eventually(t, func() bool { return r.h.Gate.Flows() == 0 }, 5*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return r.h.Gate.Flows() == 0 }, 30*time.Second, time.Millisecond)
 	})
 }
 
@@ -183,7 +183,7 @@ func TestListen(t *testing.T) {
 				_ = nl.Close()
 			}
 			return err == nil
-		}, 5*time.Second, time.Millisecond)
+		}, 30*time.Second, time.Millisecond)
 		_, err = c.Listen(t.Context(), "tcp", "0.0.0.0:0")
 		require.ErrorContains(t, err, "denied")
 	})
@@ -258,9 +258,9 @@ func TestPublishedNameIsDialledByOthers(t *testing.T) {
 		_, err = io.ReadAll(local)
 		require.Error(t, err)
 		_ = local.Close()
-		require.Eventually(t, func() bool { return r.h.Published()[0].Flows == 0 }, 5*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return r.h.Published()[0].Flows == 0 }, 30*time.Second, time.Millisecond)
 		r.policy("")
-		require.Eventually(t, func() bool { return len(r.h.Published()) == 0 }, 5*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return len(r.h.Published()) == 0 }, 30*time.Second, time.Millisecond)
 	})
 }
 
@@ -271,7 +271,7 @@ func TestNameIsReservedAfterALostConnection(t *testing.T) {
 		_, err := first.Publish(t.Context(), "n")
 		require.NoError(t, err)
 		require.NoError(t, first.Close())
-		require.Eventually(t, func() bool { return len(r.h.Published()) == 0 }, 5*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return len(r.h.Published()) == 0 }, 30*time.Second, time.Millisecond)
 		eve := alknet.Identity{ID: "eve", Scopes: []string{forward.ScopeListen}}
 		_, err = r.client(eve).Publish(t.Context(), "n")
 		require.ErrorContains(t, err, "taken")
@@ -284,7 +284,7 @@ func TestNameIsReservedAfterALostConnection(t *testing.T) {
 				_ = l.Close()
 			}
 			return err == nil
-		}, 5*time.Second, 10*time.Millisecond)
+		}, 30*time.Second, 10*time.Millisecond)
 	})
 }
 
@@ -304,7 +304,7 @@ func TestUDP(t *testing.T) {
 			require.True(t, bytes.Equal(msg, buf[:n]), "%d bytes", size)
 		}
 		require.NoError(t, nc.Close())
-		require.Eventually(t, func() bool { return r.h.Gate.Flows() == 0 }, 5*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return r.h.Gate.Flows() == 0 }, 30*time.Second, time.Millisecond)
 	})
 }
 
