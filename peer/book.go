@@ -107,8 +107,9 @@ type index struct {
 	tokens map[string]*Peer // by hash, in hexadecimal
 }
 
-// pollEvery is how often the file is looked at.
-const pollEvery = 250 * time.Millisecond
+// pollEvery is how often the file is looked at: as seldom as half a second allows,
+// since it wakes a process that may have nothing else to do.
+const pollEvery = 450 * time.Millisecond
 
 // OpenBook opens the list in a file, or an empty one in memory for path "". A
 // missing file is an empty list. A file that is not right is an error that says
