@@ -111,6 +111,13 @@ type index struct {
 // since it wakes a process that may have nothing else to do.
 const pollEvery = 450 * time.Millisecond
 
+// untilPoll is how long it is until the next moment at which what idles looks whether
+// there is something to do. All of a process look at the same moments: a wake-up costs
+// more than the look.
+func untilPoll(now time.Time) time.Duration {
+	return pollEvery - time.Duration(now.UnixNano()%int64(pollEvery))
+}
+
 // OpenBook opens the list in a file, or an empty one in memory for path "". A
 // missing file is an empty list. A file that is not right is an error that says
 // where, and names the copy of the list before (path + ".bak"). Changes of the
@@ -151,12 +158,13 @@ func (b *Book) Close() error {
 }
 
 func (b *Book) poll(ctx context.Context) {
-	tick := time.NewTicker(pollEvery)
-	defer tick.Stop()
+	t := time.NewTimer(untilPoll(time.Now()))
+	defer t.Stop()
 	for {
 		select {
-		case <-tick.C:
+		case <-t.C:
 			_ = b.reload(false) // Reload says what is wrong
+			t.Reset(untilPoll(time.Now()))
 		case <-ctx.Done():
 			return
 		}

@@ -43,7 +43,7 @@ func (b *beat) doubt(now time.Time) {
 }
 
 // beatsPerInterval is how often the monitor looks within a Heartbeat while there is
-// something to watch. Otherwise it looks once.
+// something to watch. Otherwise it looks about once.
 const beatsPerInterval = 8
 
 // A monitor watches over all links with one goroutine and one timer. It rests while
@@ -109,7 +109,7 @@ func (m *monitor) look(now time.Time) (wait time.Duration, more bool) {
 	if m.watch(now) {
 		m.busy = now
 	}
-	if now.Sub(m.reread) >= m.beat {
+	if now.Sub(m.reread) >= m.beat-m.beat/beatsPerInterval {
 		m.reread = now
 		g.reread()
 		if !g.prune(now) {
@@ -123,7 +123,16 @@ func (m *monitor) look(now time.Time) (wait time.Duration, more bool) {
 	if m.watch(now) { // what began before it was seen to rest
 		g.rouse()
 	}
-	return m.beat, true
+	return m.rest(now), true
+}
+
+// rest is at most a Heartbeat, and ends when the book is looked at, if it can.
+func (m *monitor) rest(now time.Time) time.Duration {
+	wait := untilPoll(now)
+	if wait > m.beat {
+		return m.beat
+	}
+	return wait + (m.beat-wait)/pollEvery*pollEvery
 }
 
 // watch checks every link; whether there is one to watch closely.
