@@ -158,13 +158,17 @@ func (b *Book) Close() error {
 }
 
 func (b *Book) poll(ctx context.Context) {
-	t := time.NewTimer(untilPoll(time.Now()))
-	defer t.Stop()
+	wait := untilPoll(time.Now())
+	tick := time.NewTicker(wait) // not a timer: setting one anew costs a wake-up more
+	defer tick.Stop()
 	for {
 		select {
-		case <-t.C:
+		case <-tick.C:
+			if wait != pollEvery {
+				wait = pollEvery
+				tick.Reset(wait)
+			}
 			_ = b.reload(false) // Reload says what is wrong
-			t.Reset(untilPoll(time.Now()))
 		case <-ctx.Done():
 			return
 		}

@@ -51,6 +51,8 @@ const beatsPerInterval = 8
 type monitor struct {
 	g      *Graph
 	beat   time.Duration // a Heartbeat
+	every  time.Duration // how often it looks
+	rested bool          // every is that of a rest
 	busy   time.Time     // when there was last something to watch
 	reread time.Time     // when what is known of peers was last asked
 }
@@ -82,23 +84,27 @@ func (g *Graph) monitor() {
 	}
 	now := time.Now()
 	m := &monitor{g: g, beat: max(beat, 80*time.Millisecond), busy: now, reread: now}
-	t := time.NewTimer(m.beat / beatsPerInterval)
-	defer t.Stop()
+	m.every = m.beat / beatsPerInterval
+	tick := time.NewTicker(m.every) // not a timer: setting one anew costs a wake-up more
+	defer tick.Stop()
 	for {
+		wait, more := m.beat/beatsPerInterval, true
 		select {
-		case <-t.C:
+		case <-tick.C:
+			wait, more = m.look(time.Now())
 		case <-g.roused:
-			m.busy = time.Now()
-			t.Reset(m.beat / beatsPerInterval)
-			continue
+			m.busy, m.rested = time.Now(), false
+			m.every = 0 // an eighth from now on
 		case <-g.ctx.Done():
 			return
 		}
-		wait, more := m.look(time.Now())
 		if !more {
 			return
 		}
-		t.Reset(wait)
+		if wait != m.every {
+			m.every = wait
+			tick.Reset(wait)
+		}
 	}
 }
 
@@ -117,6 +123,7 @@ func (m *monitor) look(now time.Time) (wait time.Duration, more bool) {
 		}
 	}
 	if now.Sub(m.busy) < m.beat {
+		m.rested = false
 		return m.beat / beatsPerInterval, true
 	}
 	g.resting.Store(true)
@@ -126,12 +133,18 @@ func (m *monitor) look(now time.Time) (wait time.Duration, more bool) {
 	return m.rest(now), true
 }
 
-// rest is at most a Heartbeat, and ends when the book is looked at, if it can.
+// rest is how long to rest, at most a Heartbeat. Rests end when a book is looked at,
+// if they can.
 func (m *monitor) rest(now time.Time) time.Duration {
-	wait := untilPoll(now)
-	if wait > m.beat {
+	long := m.beat / pollEvery * pollEvery
+	switch {
+	case long == 0:
 		return m.beat
+	case m.rested:
+		return long
 	}
+	m.rested = true
+	wait := untilPoll(now)
 	return wait + (m.beat-wait)/pollEvery*pollEvery
 }
 
