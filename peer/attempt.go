@@ -109,6 +109,7 @@ func (a *attempt) start() {
 	a.over.Store(false)
 	a.l.running.Add(1)
 	a.of.n.running.Add(1)
+	a.l.g.rouse()
 	a.begun = time.Now()
 }
 

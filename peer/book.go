@@ -107,8 +107,16 @@ type index struct {
 	tokens map[string]*Peer // by hash, in hexadecimal
 }
 
-// pollEvery is how often the file is looked at.
-const pollEvery = 250 * time.Millisecond
+// pollEvery is how often the file is looked at: as seldom as half a second allows,
+// since it wakes a process that may have nothing else to do.
+const pollEvery = 450 * time.Millisecond
+
+// untilPoll is how long it is until the next moment at which what idles looks whether
+// there is something to do. All of a process look at the same moments: a wake-up costs
+// more than the look.
+func untilPoll(now time.Time) time.Duration {
+	return pollEvery - time.Duration(now.UnixNano()%int64(pollEvery))
+}
 
 // OpenBook opens the list in a file, or an empty one in memory for path "". A
 // missing file is an empty list. A file that is not right is an error that says
@@ -150,11 +158,16 @@ func (b *Book) Close() error {
 }
 
 func (b *Book) poll(ctx context.Context) {
-	tick := time.NewTicker(pollEvery)
+	wait := untilPoll(time.Now())
+	tick := time.NewTicker(wait) // not a timer: setting one anew costs a wake-up more
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
+			if wait != pollEvery {
+				wait = pollEvery
+				tick.Reset(wait)
+			}
 			_ = b.reload(false) // Reload says what is wrong
 		case <-ctx.Done():
 			return

@@ -52,19 +52,21 @@ type Graph struct {
 	// Logger gets what was not taken, and why peers left. Nil: silent.
 	Logger *slog.Logger
 
-	adhoc  bool // operations are learned as they are called, and peers never forgotten
-	once   sync.Once
-	ctx    context.Context // until Close
-	stop   context.CancelFunc
-	wg     sync.WaitGroup
-	lim    Limits
-	budget budget
-	nodes  sync.Map // id → *node
-	routes sync.Map // name of ours → *route
-	feed   feed
-	prefix string        // of the keys that routes give to mutations
-	calls  atomic.Uint64 // keys given
-	drains atomic.Int64  // Drains that wait
+	adhoc   bool // operations are learned as they are called, and peers never forgotten
+	once    sync.Once
+	ctx     context.Context // until Close
+	stop    context.CancelFunc
+	wg      sync.WaitGroup
+	lim     Limits
+	budget  budget
+	nodes   sync.Map // id → *node
+	routes  sync.Map // name of ours → *route
+	feed    feed
+	prefix  string        // of the keys that routes give to mutations
+	calls   atomic.Uint64 // keys given
+	drains  atomic.Int64  // Drains that wait
+	resting atomic.Bool   // the monitor looks once a Heartbeat
+	roused  chan struct{} // it is not to
 
 	mu      sync.Mutex
 	closed  bool               // guarded by mu
@@ -125,6 +127,7 @@ func (g *Graph) init() {
 		g.turn, g.changed = make(chan struct{}), make(chan struct{})
 		g.places, g.links = make(map[string]uint64), make(map[*link]struct{})
 		g.specs = make(interned)
+		g.roused = make(chan struct{}, 1)
 		g.feed.init(g.OnEvent)
 	})
 }

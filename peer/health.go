@@ -42,44 +42,124 @@ func (b *beat) doubt(now time.Time) {
 	}
 }
 
-// beatsPerInterval is how often the monitor looks within a Heartbeat.
+// beatsPerInterval is how often the monitor looks within a Heartbeat while there is
+// something to watch. Otherwise it looks about once.
 const beatsPerInterval = 8
+
+// A monitor watches over all links with one goroutine and one timer. It rests while
+// no call runs and no sign of life is due: an idle node is not to be woken for nothing.
+type monitor struct {
+	g      *Graph
+	beat   time.Duration // a Heartbeat
+	every  time.Duration // how often it looks
+	rested bool          // every is that of a rest
+	busy   time.Time     // when there was last something to watch
+	reread time.Time     // when what is known of peers was last asked
+}
 
 // monitorLocked starts the monitor, which runs while there are peers.
 func (g *Graph) monitorLocked() {
 	if g.beating {
+		g.rouse()
 		return
 	}
 	g.beating = g.spawnLocked(g.monitor)
 }
 
-// monitor watches over all links with one goroutine and one timer.
+// rouse has a monitor that rests look as often as it has to.
+func (g *Graph) rouse() {
+	if !g.resting.Load() || !g.resting.CompareAndSwap(true, false) {
+		return
+	}
+	select {
+	case g.roused <- struct{}{}:
+	default: // it is about to see that of another
+	}
+}
+
 func (g *Graph) monitor() {
-	tick := time.NewTicker(max(g.heartbeat(), 80*time.Millisecond) / beatsPerInterval)
+	beat := g.heartbeat()
+	if beat == 0 {
+		beat = time.Second // nobody is cut for silence, but what is known is asked again
+	}
+	now := time.Now()
+	m := &monitor{g: g, beat: max(beat, 80*time.Millisecond), busy: now, reread: now}
+	m.every = m.beat / beatsPerInterval
+	tick := time.NewTicker(m.every) // not a timer: setting one anew costs a wake-up more
 	defer tick.Stop()
-	for n := 1; ; n++ {
+	for {
+		wait, more := m.beat/beatsPerInterval, true
 		select {
 		case <-tick.C:
+			wait, more = m.look(time.Now())
+		case <-g.roused:
+			m.busy, m.rested = time.Now(), false
+			m.every = 0 // an eighth from now on
 		case <-g.ctx.Done():
 			return
 		}
-		now := time.Now()
-		for _, v := range g.nodes.Range {
-			for _, l := range v.(*node).linksNow() {
-				g.check(l, now)
-			}
+		if !more {
+			return
 		}
-		if n%beatsPerInterval == 0 {
-			g.reread()
-			if !g.prune(now) {
-				return
-			}
+		if wait != m.every {
+			m.every = wait
+			tick.Reset(wait)
 		}
 	}
 }
 
-// check looks at one link.
-func (g *Graph) check(l *link, now time.Time) {
+// look looks at all links, and says when to look again; more: there are peers.
+func (m *monitor) look(now time.Time) (wait time.Duration, more bool) {
+	g := m.g
+	g.resting.Store(false)
+	if m.watch(now) {
+		m.busy = now
+	}
+	if now.Sub(m.reread) >= m.beat-m.beat/beatsPerInterval {
+		m.reread = now
+		g.reread()
+		if !g.prune(now) {
+			return 0, false
+		}
+	}
+	if now.Sub(m.busy) < m.beat {
+		m.rested = false
+		return m.beat / beatsPerInterval, true
+	}
+	g.resting.Store(true)
+	if m.watch(now) { // what began before it was seen to rest
+		g.rouse()
+	}
+	return m.rest(now), true
+}
+
+// rest is how long to rest, at most a Heartbeat. Rests end when a book is looked at,
+// if they can.
+func (m *monitor) rest(now time.Time) time.Duration {
+	long := m.beat / pollEvery * pollEvery
+	switch {
+	case long == 0:
+		return m.beat
+	case m.rested:
+		return long
+	}
+	m.rested = true
+	wait := untilPoll(now)
+	return wait + (m.beat-wait)/pollEvery*pollEvery
+}
+
+// watch checks every link; whether there is one to watch closely.
+func (m *monitor) watch(now time.Time) (busy bool) {
+	for _, v := range m.g.nodes.Range {
+		for _, l := range v.(*node).linksNow() {
+			busy = m.g.check(l, now) || busy
+		}
+	}
+	return busy
+}
+
+// check looks at one link; whether something may happen to it soon.
+func (g *Graph) check(l *link, now time.Time) (busy bool) {
 	b := &l.beat
 	b.mu.Lock()
 	heard := b.heardLocked(l.bytesIn(), now)
@@ -95,6 +175,7 @@ func (g *Graph) check(l *link, now time.Time) {
 		ask = g.askLocked(l, now)
 	}
 	b.busy = b.busy || ask
+	busy = b.asked || b.busy || l.running.Load() > 0
 	b.mu.Unlock()
 	if ask {
 		g.spawn(func() { g.ping(l) })
@@ -110,6 +191,7 @@ func (g *Graph) check(l *link, now time.Time) {
 	case heard && state == suspect:
 		g.recovered(l)
 	}
+	return busy
 }
 
 // askLocked decides whether a ping is due, and from when on silence counts: on a

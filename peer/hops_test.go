@@ -111,3 +111,55 @@ func TestRingOfHeadsEnds(t *testing.T) {
 	}
 	require.Less(t, time.Since(begun), 20*time.Second)
 }
+
+// TestCallThatComesBackEnds: a head refuses what it has itself sent out, long before
+// the hops are too many, also if it serves it.
+func TestCallThatComesBackEnds(t *testing.T) {
+	book := openBook(t, "")
+	heads := newHeads(t, book, "head-a", "head-b")
+	a, b := heads["head-a"], heads["head-b"]
+	ran := make(chan struct{}, 1)
+	require.NoError(t, a.reg.Register(call.Operation{Name: "own/op", Func: call.QueryFunc(func(context.Context, struct{}) (string, error) {
+		ran <- struct{}{}
+		return "a", nil
+	})}))
+	b.join(t, a)
+	b.serves(t, "head-a", "own/op")
+	a.serves(t, "head-b", "own/op")
+	require.Equal(t, "a", whoIs(t, b.h.As(alknet.Identity{ID: "alice"}), "own/op@head-a"))
+	<-ran
+	_, err := call.Call[string](t.Context(), a.h.As(alknet.Identity{ID: "alice"}), "own/op@head-a@head-b", struct{}{})
+	requireCode(t, err, codes.LoopDetected, false)
+	require.Empty(t, ran, "it is refused before it runs")
+}
+
+// TestChainOfHeadsEnds: of heads that all know other keys, the eighth after the first
+// refuses, and nothing runs.
+func TestChainOfHeadsEnds(t *testing.T) {
+	book := openBook(t, "")
+	ids := []string{"head-0", "head-1", "head-2", "head-3", "head-4", "head-5", "head-6", "head-7", "head-8"}
+	heads := newHeads(t, book, ids...)
+	ran := make(chan struct{}, 1)
+	require.NoError(t, heads["head-8"].reg.Register(call.Operation{Name: "far/op", Func: call.QueryFunc(func(context.Context, struct{}) (string, error) {
+		ran <- struct{}{}
+		return "far", nil
+	})}))
+	for i, id := range ids { // each takes from the next only: there is one way
+		heads[id].graph.Imports = func(p Info) call.Import {
+			if i+1 < len(ids) && p.ID == ids[i+1] {
+				return book.Imports(p)
+			}
+			return call.Import{}
+		}
+	}
+	for i := len(ids) - 1; i > 0; i-- {
+		heads[ids[i]].join(t, heads[ids[i-1]])
+		heads[ids[i-1]].serves(t, ids[i], "far/op")
+	}
+	alice := alknet.Identity{ID: "alice"}
+	require.Equal(t, "far", whoIs(t, heads["head-1"].h.As(alice), "far/op"), "seven hops")
+	<-ran
+	_, err := call.Call[string](t.Context(), heads["head-0"].h.As(alice), "far/op", struct{}{})
+	requireCode(t, err, codes.LoopDetected, false)
+	require.Empty(t, ran, "eight hops")
+}

@@ -108,6 +108,8 @@ func (s *Supervisor) hold(ctx context.Context, c *call.Client, wg *sync.WaitGrou
 	select {
 	case <-c.Done():
 	case <-ctx.Done():
+		s.drop(c)
+		return ctx.Err()
 	case <-c.Draining():
 		safe.Go(wg, func(error) {}, func() {
 			select {

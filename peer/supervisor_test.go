@@ -226,3 +226,22 @@ func TestSupervisorCallerOfARestartedPeer(t *testing.T) {
 		require.Less(t, time.Since(begun), settleTime+time.Second, "it does not serve it any more")
 	})
 }
+
+// TestSupervisorEndsAtOnce: with its context; there is nothing to ask a connection
+// that we end ourselves.
+func TestSupervisorEndsAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRemote(t, whoami("head"))
+		up := make(chan bool, 1)
+		s := &Supervisor{Dial: r.dial, OnState: func(isUp bool, _ error) { up <- isUp }}
+		ctx, cancel := context.WithCancel(t.Context())
+		ran := make(chan error, 1)
+		go func() { ran <- s.Run(ctx) }()
+		require.True(t, <-up)
+		begun := time.Now()
+		cancel()
+		require.ErrorIs(t, <-ran, context.Canceled)
+		require.Zero(t, time.Since(begun))
+		r.wg.Wait()
+	})
+}

@@ -31,21 +31,17 @@ func main() {
 	must(0, router.Register(call.Service(&call.Handler{Sources: []call.Source{graph}, OnConnect: graph.Attach})))
 	ep := must(alknet.Listen(ctx, "127.0.0.1:0", nil))
 	go router.Serve(ep)
-	for _, id := range []string{"worker-a", "worker-b"} {
+	for i, id := range []string{"worker-a", "worker-b"} {
 		pub, key, _ := ed25519.GenerateKey(nil)
-		must(0, book.Update(func(peers map[string]peer.Peer) error {
-			peers[id] = peer.Peer{ID: id, Keys: []peer.Key{{ID: alknet.PeerID(pub)}}, Import: []string{"clock/*"}}
-			return nil
-		}))
-		cmd := exec.Command(os.Args[0], ep.Addr().String(), hex.EncodeToString(key.Seed()))
-		must(0, cmd.Start())
-		workers = append(workers, cmd)
+		entry := peer.Peer{ID: id, Keys: []peer.Key{{ID: alknet.PeerID(pub)}}, Import: []string{"clock/*"}}
+		must(0, book.Update(func(peers map[string]peer.Peer) error { peers[id] = entry; return nil }))
+		workers = append(workers, exec.Command(os.Args[0], ep.Addr().String(), hex.EncodeToString(key.Seed())))
+		must(0, workers[i].Start())
 		for <-events != "up" { // worker-a is attached first and gets the call
 		}
 	}
-	told := func(name string, detail json.RawMessage) { fmt.Println(name, string(detail)) }
-	to := call.With(graph.To(peer.Ref{Policy: peer.First}), call.Options{OnNotice: told})
-	for n, err := range call.Subscribe[int](ctx, to, "clock/count", 12) {
+	told := call.Options{OnNotice: func(name string, detail json.RawMessage) { fmt.Println(name, string(detail)) }}
+	for n, err := range call.Subscribe[int](ctx, call.With(graph.To(peer.Ref{Policy: peer.First}), told), "clock/count", 12) {
 		must(0, err)
 		if fmt.Println(n); n == 5 {
 			must(0, workers[0].Process.Signal(os.Interrupt))

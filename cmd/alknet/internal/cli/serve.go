@@ -170,7 +170,7 @@ func reloadFault(out node.ReloadOut) error {
 		return err
 	}
 	if len(out.Restart) > 0 {
-		return fault.New(fault.Partly, "only a restart applies: "+strings.Join(out.Restart, ", "), "")
+		return fault.New(fault.Partly, "only a restart applies: "+strings.Join(out.Restart, ", "), "alknet stop, then alknet serve")
 	}
 	return nil
 }

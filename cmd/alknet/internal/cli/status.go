@@ -85,7 +85,11 @@ func (a *app) watch(ctx context.Context) error {
 }
 
 func (a *app) writeStatus(w io.Writer, s node.Status) {
-	fmt.Fprintf(w, "%s %s, %s since %s, pid %d, version %s\n", s.Node.ID, plain(s.Node.Name), s.Node.State,
+	name := s.Node.ID
+	if s.Node.Name != "" {
+		name += " " + plain(s.Node.Name)
+	}
+	fmt.Fprintf(w, "%s, %s since %s, pid %d, version %s\n", name, s.Node.State,
 		s.Node.Started.Local().Format(time.DateTime), s.Node.PID, s.Node.Version)
 	for _, l := range s.Listeners {
 		fmt.Fprintf(w, "listens on %s: udp %s, tcp %s\n", l.Name, orNone(l.UDP), orNone(l.TCP))
@@ -105,7 +109,9 @@ func (a *app) writeStatus(w io.Writer, s node.Status) {
 			by, rtt := "-", "-"
 			if len(p.Links) > 0 {
 				by = p.Links[0].Transport + " " + p.Links[0].Remote
-				rtt = fmt.Sprintf("%.1f ms", p.Links[0].RTTMillis)
+				if ms := p.Links[0].RTTMillis; ms > 0 { // not measured yet
+					rtt = fmt.Sprintf("%.1f ms", ms)
+				}
 			}
 			rows = append(rows, []string{plain(p.ID), p.State, by, rtt, p.Key})
 		}

@@ -19,9 +19,15 @@ type graph struct {
 	*peer.Graph // nil: no [graph]
 
 	mu     sync.Mutex
-	kept   map[alknet.PeerID]context.CancelFunc // guarded by mu; supervisors that run
-	open   *operatorView                        // of the graph, for the control socket
-	closed bool                                 // guarded by mu
+	kept   map[alknet.PeerID]kept // guarded by mu; supervisors that run
+	open   *operatorView          // of the graph, for the control socket
+	closed bool                   // guarded by mu
+}
+
+// A kept is a connection that the node keeps up.
+type kept struct {
+	calls *call.Handler // serves what the peer calls on it
+	stop  context.CancelFunc
 }
 
 // openGraph makes the graph. It stays for the life of the node.
@@ -30,7 +36,7 @@ func (n *Node) openGraph() error {
 	if f == nil {
 		return nil
 	}
-	n.graph.kept = make(map[alknet.PeerID]context.CancelFunc)
+	n.graph.kept = make(map[alknet.PeerID]kept)
 	n.graph.Graph = &peer.Graph{
 		Imports:       n.known.imports,
 		Known:         n.known.entryFor,
@@ -50,8 +56,8 @@ func (n *Node) openGraph() error {
 func (n *Node) closeGraph() {
 	n.graph.mu.Lock()
 	n.graph.closed = true
-	for _, stop := range n.graph.kept {
-		stop()
+	for _, k := range n.graph.kept {
+		k.stop()
 	}
 	n.graph.mu.Unlock()
 	if n.graph.Graph != nil {
@@ -110,12 +116,13 @@ func serves(ctx context.Context, c *call.Client) bool {
 }
 
 // reconnect keeps a connection to each peer that [graph] connect names, and ends
-// those that it no longer does.
+// those that it no longer does. One whose calls are served as [call] was before a
+// reload is followed by another.
 func (n *Node) reconnect() {
 	if n.graph.Graph == nil || n.phase.Load() == "draining" {
 		return
 	}
-	f := n.File()
+	f, calls := n.File(), n.callHandler()
 	want := make(map[alknet.PeerID]string)
 	for _, e := range n.known.entries() {
 		if len(e.Keys) > 0 && len(e.Addrs) > 0 && !e.Disabled && f.Graph != nil && matches(f.Graph.Connect, e.ID) {
@@ -124,29 +131,47 @@ func (n *Node) reconnect() {
 	}
 	n.graph.mu.Lock()
 	defer n.graph.mu.Unlock()
-	for key, stop := range n.graph.kept {
-		if _, ok := want[key]; !ok {
-			stop()
+	for key, k := range n.graph.kept {
+		switch id, ok := want[key]; {
+		case !ok:
+			k.stop()
+			delete(n.graph.kept, key)
+		case k.calls != calls:
+			n.retire(id, k)
 			delete(n.graph.kept, key)
 		}
 	}
 	for key, id := range want {
 		if _, runs := n.graph.kept[key]; !runs && !n.graph.closed {
 			ctx, stop := context.WithCancel(n.ctx)
-			n.graph.kept[key] = stop
-			n.background("connection to "+id, func() error { return n.supervise(ctx, key, id) })
+			n.graph.kept[key] = kept{calls: calls, stop: stop}
+			n.background("connection to "+id, func() error { return n.supervise(ctx, key, id, calls) })
 		}
 	}
 }
 
+// retire ends a connection once what runs over it has had its time. Its peer was told
+// by the handler's drain; its successor is up meanwhile.
+func (n *Node) retire(id string, k kept) {
+	wait := n.drainTime()
+	n.background("end of the connection to "+id, func() error {
+		defer k.stop()
+		t := time.NewTimer(wait)
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-n.ctx.Done():
+		}
+		return nil
+	})
+}
+
 // supervise keeps a connection to a peer up until ctx ends. What the peer calls on
-// it is served as what it calls on a connection of its own.
-func (n *Node) supervise(ctx context.Context, key alknet.PeerID, id string) error {
+// it is served by calls, as what it calls on a connection of its own.
+func (n *Node) supervise(ctx context.Context, key alknet.PeerID, id string, calls *call.Handler) error {
 	s := &peer.Supervisor{
 		Graph: n.graph.Graph,
-		Dial: func(ctx context.Context) (*call.Client, error) {
-			return peer.DialPeer(n.dialer, n.known, key, n.callHandler())(ctx)
-		},
+		Dial:  peer.DialPeer(n.dialer, n.known, key, calls),
 		OnState: func(up bool, err error) {
 			if err != nil {
 				n.log.Info("no connection", "event", "peer.unreachable", "peer", id, "err", err)

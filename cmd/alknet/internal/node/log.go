@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 )
@@ -16,6 +17,7 @@ func NewLog(w io.Writer, format string, level slog.Leveler, burst int) *slog.Log
 	if format == "json" {
 		h = slog.NewJSONHandler(w, o)
 	}
+	h = eventHandler{h}
 	if burst == 0 {
 		burst = 10
 	}
@@ -36,6 +38,51 @@ func Level(s string) slog.Level {
 		return slog.LevelError
 	}
 	return slog.LevelInfo
+}
+
+// An eventHandler gives each line a word for programs: the libraries write facts
+// without one.
+type eventHandler struct{ slog.Handler }
+
+// Handle adds the word, unless the line has it.
+func (h eventHandler) Handle(ctx context.Context, r slog.Record) error {
+	has := false
+	r.Attrs(func(a slog.Attr) bool {
+		has = has || a.Key == "event"
+		return !has
+	})
+	if !has {
+		r = r.Clone()
+		r.AddAttrs(slog.String("event", eventOf(r.Message)))
+	}
+	return h.Handler.Handle(ctx, r)
+}
+
+// WithAttrs keeps adding.
+func (h eventHandler) WithAttrs(a []slog.Attr) slog.Handler {
+	return eventHandler{h.Handler.WithAttrs(a)}
+}
+
+// WithGroup keeps adding.
+func (h eventHandler) WithGroup(name string) slog.Handler {
+	return eventHandler{h.Handler.WithGroup(name)}
+}
+
+// eventOf is the word for a message, which is a constant of the code: "peer: left"
+// is peer.left, "ssh login" ssh.login.
+func eventOf(message string) string {
+	switch message {
+	case "panic", "call: handler panicked":
+		return "handler.panic"
+	case "call: OnConnect refused the connection":
+		return "peer.refused"
+	case "peer: not everything was imported":
+		return "peer.import"
+	case "peer: a goroutine of the graph failed":
+		return "peer.failed"
+	}
+	words := strings.FieldsFunc(message, func(r rune) bool { return r < 'a' || r > 'z' })
+	return strings.Join(words[:min(len(words), 2)], ".")
 }
 
 // bursts counts lines by their message, which is a constant of the code.

@@ -34,6 +34,23 @@ func TestLogOfOneKindIsBounded(t *testing.T) {
 	})
 }
 
+// TestEveryLineHasAnEvent: also those that a library writes.
+func TestEveryLineHasAnEvent(t *testing.T) {
+	var out bytes.Buffer
+	log := NewLog(&out, "text", slog.LevelInfo, -1).With("node", "a")
+	for message, event := range map[string]string{
+		"peer: left": "peer.left", "forward link": "forward.link", "ssh login": "ssh.login",
+		"panic": "handler.panic", "tunnel": "tunnel",
+	} {
+		out.Reset()
+		log.Info(message, "err", "x")
+		require.Contains(t, out.String(), " event="+event+"\n")
+	}
+	out.Reset()
+	log.Info("connection refused", "event", "conn.refused")
+	require.Equal(t, 1, strings.Count(out.String(), "event="))
+}
+
 func TestSlowWatcherIsToldThatItMissedEvents(t *testing.T) {
 	var h hub
 	events, stop := h.watch()

@@ -67,7 +67,6 @@ type Node struct {
 	router    *alknet.Router
 	registry  *call.Registry // of operations for peers
 	known     *known
-	dialled   dialledPeers
 	gate      *forward.Gate
 	graph     graph
 	events    hub
@@ -183,7 +182,6 @@ func (n *Node) assemble() error {
 	if n.known, err = openKnown(n.places, n.opts.File, n.log); err != nil {
 		return err
 	}
-	n.dialled.n = n
 	n.router = &alknet.Router{Authenticate: n.known.authenticate, Logger: n.log}
 	if l := n.opts.File.Limits; l != nil {
 		n.router.Limits = *l
@@ -235,7 +233,6 @@ func (n *Node) setPolicy(f *config.File) {
 // reauthenticate judges who is connected again.
 func (n *Node) reauthenticate() {
 	n.tickets.Add(1)
-	n.dialled.forget()
 	ctx, cancel := context.WithTimeout(n.ctx, 5*time.Second)
 	defer cancel()
 	if err := n.router.Reauthenticate(ctx); err != nil {

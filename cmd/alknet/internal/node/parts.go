@@ -72,17 +72,17 @@ func (n *Node) register(p *part) error {
 	n.mu.Lock()
 	n.parts[p.section] = p
 	n.mu.Unlock()
-	n.dialled.forget()
 	return nil
 }
 
 // removePart takes a service away: it is no longer offered when removePart
-// returns. Its connections drain in the background.
-func (n *Node) removePart(p *part) {
+// returns. Its connections drain in the background. replaced: another takes its place
+// next, and is the current one from then on.
+func (n *Node) removePart(p *part, replaced bool) {
 	n.mu.Lock()
 	delete(n.parts, p.section)
 	n.mu.Unlock()
-	if p.drop != nil {
+	if p.drop != nil && !replaced {
 		p.drop()
 	}
 	wait := n.drainTime()
@@ -117,13 +117,14 @@ func (n *Node) buildCall(f *config.File) (*part, error) {
 		Registry:     n.registry,
 		Sources:      n.graph.sources(),
 		Authenticate: n.known.token,
-		Identify:     n.dialled.identify,
 		OnConnect:    n.graph.onConnect(),
 		Limits:       f.Call.Limits,
 		Logger:       n.log,
 	}
+	service := settings(call.Service(h), f.Call.Service)
+	h.Identify = (&dialledPeers{n: n, access: service.Access}).identify
 	return &part{
-		service: settings(call.Service(h), f.Call.Service),
+		service: service,
 		use:     func() { n.setCalls(h) },
 		drop:    func() { n.setCalls(nil) },
 	}, nil

@@ -89,19 +89,19 @@ func (n *Node) apply(f *config.File, fresh []*part) (problems []config.Problem) 
 	problem(n.known.load(f))
 	n.reauthenticate()
 	n.setPolicy(f)
-	n.reconnect()
 	for _, s := range sections {
 		n.mu.Lock()
 		old := n.parts[s.name]
 		n.mu.Unlock()
 		i := slices.IndexFunc(fresh, func(p *part) bool { return p.section == s.name })
 		if old != nil && (i >= 0 || s.value(f) == nil) {
-			n.removePart(old)
+			n.removePart(old, i >= 0)
 		}
 		if i >= 0 {
 			problem(n.register(fresh[i]))
 		}
 	}
+	n.reconnect()
 	problem(n.openLocal(f))
 	return problems
 }
