@@ -158,17 +158,13 @@ func (b *Book) Close() error {
 }
 
 func (b *Book) poll(ctx context.Context) {
-	wait := untilPoll(time.Now())
-	tick := time.NewTicker(wait) // not a timer: setting one anew costs a wake-up more
-	defer tick.Stop()
+	t := time.NewTimer(untilPoll(time.Now()))
+	defer t.Stop()
 	for {
 		select {
-		case <-tick.C:
-			if wait != pollEvery {
-				wait = pollEvery
-				tick.Reset(wait)
-			}
+		case <-t.C:
 			_ = b.reload(false) // Reload says what is wrong
+			t.Reset(untilPoll(time.Now()))
 		case <-ctx.Done():
 			return
 		}

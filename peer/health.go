@@ -51,8 +51,6 @@ const beatsPerInterval = 8
 type monitor struct {
 	g      *Graph
 	beat   time.Duration // a Heartbeat
-	every  time.Duration // how often it looks
-	rested bool          // every is that of a rest
 	busy   time.Time     // when there was last something to watch
 	reread time.Time     // when what is known of peers was last asked
 }
@@ -84,27 +82,23 @@ func (g *Graph) monitor() {
 	}
 	now := time.Now()
 	m := &monitor{g: g, beat: max(beat, 80*time.Millisecond), busy: now, reread: now}
-	m.every = m.beat / beatsPerInterval
-	tick := time.NewTicker(m.every) // not a timer: setting one anew costs a wake-up more
-	defer tick.Stop()
+	t := time.NewTimer(m.beat / beatsPerInterval)
+	defer t.Stop()
 	for {
-		wait, more := m.beat/beatsPerInterval, true
 		select {
-		case <-tick.C:
-			wait, more = m.look(time.Now())
+		case <-t.C:
 		case <-g.roused:
-			m.busy, m.rested = time.Now(), false
-			m.every = 0 // an eighth from now on
+			m.busy = time.Now()
+			t.Reset(m.beat / beatsPerInterval)
+			continue
 		case <-g.ctx.Done():
 			return
 		}
+		wait, more := m.look(time.Now())
 		if !more {
 			return
 		}
-		if wait != m.every {
-			m.every = wait
-			tick.Reset(wait)
-		}
+		t.Reset(wait)
 	}
 }
 
@@ -123,7 +117,6 @@ func (m *monitor) look(now time.Time) (wait time.Duration, more bool) {
 		}
 	}
 	if now.Sub(m.busy) < m.beat {
-		m.rested = false
 		return m.beat / beatsPerInterval, true
 	}
 	g.resting.Store(true)
@@ -133,18 +126,12 @@ func (m *monitor) look(now time.Time) (wait time.Duration, more bool) {
 	return m.rest(now), true
 }
 
-// rest is how long to rest, at most a Heartbeat. Rests end when a book is looked at,
-// if they can.
+// rest is at most a Heartbeat, and ends when the book is looked at, if it can.
 func (m *monitor) rest(now time.Time) time.Duration {
-	long := m.beat / pollEvery * pollEvery
-	switch {
-	case long == 0:
-		return m.beat
-	case m.rested:
-		return long
-	}
-	m.rested = true
 	wait := untilPoll(now)
+	if wait > m.beat {
+		return m.beat
+	}
 	return wait + (m.beat-wait)/pollEvery*pollEvery
 }
 
