@@ -38,6 +38,35 @@ func stock(t *testing.T, input, name string, args ...string) (string, error) {
 	return string(out), err
 }
 
+// converse runs a foreign client that echoes what comes back, gives it a line, and
+// ends its input when the line has come back, or with the client.
+func converse(t *testing.T, line, name string, args ...string) string {
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, name, args...)
+	in, err := cmd.StdinPipe()
+	require.NoError(t, err)
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	cmd.Stderr = cmd.Stdout
+	require.NoError(t, cmd.Start())
+	_, _ = io.WriteString(in, line) // it may have ended
+	var said []byte
+	for b := make([]byte, 4096); ; {
+		n, err := out.Read(b)
+		said = append(said, b[:n]...)
+		if bytes.Contains(said, []byte("\n"+line)) {
+			_ = in.Close()
+		}
+		if err != nil {
+			break
+		}
+	}
+	_ = cmd.Wait() // what was said is what counts
+	require.NoError(t, ctx.Err(), "%s hangs: %s", name, said)
+	return string(said)
+}
+
 // whoami tells each connection's peer who it is, and then echoes.
 var whoami = alknet.StreamFunc(func(ctx context.Context, s *alknet.Stream) error {
 	id := s.Conn().Identity()
@@ -66,14 +95,9 @@ func TestOpenSSLReachesRawServices(t *testing.T) {
 	client := func(args ...string) (string, error) {
 		return stock(t, "", "openssl", append([]string{"s_client", "-connect", server.Addr().HostPort, "-ign_eof"}, args...)...)
 	}
-	// s_client ends with its input, so it sends a line and waits for the answer.
 	talk := func(args ...string) string {
-		script := `(echo hello; sleep 0.5) | "$@"`
-		all := append([]string{"-c", script, "sh", testenv.Tool(t, "openssl"), "s_client", "-connect", server.Addr().HostPort, "-no_ign_eof"}, args...)
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-		defer cancel()
-		out, _ := exec.CommandContext(ctx, "sh", all...).CombinedOutput()
-		return string(out)
+		all := append([]string{"s_client", "-connect", server.Addr().HostPort, "-no_ign_eof"}, args...)
+		return converse(t, "hello\n", testenv.Tool(t, "openssl"), all...)
 	}
 	out := talk("-alpn", "open")
 	require.Contains(t, out, "ALPN protocol: open")
