@@ -99,7 +99,7 @@ func (r *Router) accounts() *ledger {
 
 func (r *Router) log() *slog.Logger {
 	if r.Logger == nil {
-		return slog.New(slog.DiscardHandler)
+		return discard
 	}
 	return r.Logger
 }
