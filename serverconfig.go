@@ -63,7 +63,7 @@ func askForKey(conf *tls.Config) {
 
 // pskKeyExchangeModes is the extension without which a client can use no ticket,
 // and should be sent none (RFC 8446, section 4.2.9). crypto/tls sees to that on
-// TCP; on QUIC it sends one to every client, which costs a signature's time.
+// TCP; on QUIC it makes one for every client (docs/adr/0056).
 const pskKeyExchangeModes = 45
 
 // resumes reports whether the client of hello may resume what it is told.
