@@ -6,7 +6,9 @@ import (
 	"crypto/ed25519"
 	"crypto/tls"
 	"runtime"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -81,4 +83,63 @@ func TestSessionsCanBeTurnedOff(t *testing.T) {
 			require.Equal(t, want, resumed, "Sessions: %d", sessions)
 		}
 	})
+}
+
+// A panic while a connection is decided about is in Stats like that of a handler:
+// with the service where that is known.
+func TestPanicsOfDecisionsAreCounted(t *testing.T) {
+	eachNetwork(t, func(t *testing.T, over alknet.Transport) {
+		var broken atomic.Pointer[string]
+		breaks := func(what string) {
+			if b := broken.Load(); b != nil && *b == what {
+				panic("made for a test")
+			}
+		}
+		router := &alknet.Router{
+			Authenticate: func(context.Context, tls.ConnectionState, string) (alknet.Identity, error) {
+				breaks("authenticate")
+				return alknet.Identity{ID: "somebody"}, nil
+			},
+			Middleware: []alknet.Middleware{func(next alknet.ProtocolHandler) alknet.ProtocolHandler {
+				breaks("middleware")
+				return next
+			}},
+		}
+		require.NoError(t, router.Register(alknet.Service{ALPN: testALPN, Over: over, Handler: echo}))
+		server := serve(t, router, nil)
+		live := dial(t, client(t, nil), server, over)
+		echoOnce(t, open(t, live)) // which stays open: with its stream a Raw connection would end
+		require.Zero(t, router.Stats().Panics)
+
+		broken.Store(new("authenticate"))
+		if c, err := client(t, nil).Dial(t.Context(), addrOver(server, over), testALPN); err == nil {
+			wantFails(t, c)
+		}
+		panics := func() [2]int64 { st := router.Stats(); return [2]int64{st.Panics, st.Services[testALPN].Panics} }
+		require.Eventually(t, func() bool { return panics() == [2]int64{1, 1} }, 30*time.Second, time.Millisecond, "when it is accepted")
+
+		require.NoError(t, router.Reauthenticate(t.Context()))
+		require.Equal(t, [2]int64{2, 2}, panics(), "when it is judged again")
+		require.Eventually(t, func() bool { return router.Stats().Connections == 0 }, 30*time.Second, time.Millisecond, "who it is could not be said")
+
+		broken.Store(new("middleware"))
+		if c, err := client(t, nil).Dial(t.Context(), addrOver(server, over), testALPN); err == nil {
+			wantFails(t, c)
+		}
+		require.Eventually(t, func() bool { return panics() == [2]int64{3, 2} }, 30*time.Second, time.Millisecond, "when its handler is put together")
+	})
+}
+
+// What a Certificate function panics of is counted too.
+func TestPanicOfCertificateIsCounted(t *testing.T) {
+	for _, over := range []alknet.Transport{alknet.QUIC, alknet.Mux} {
+		router := &alknet.Router{}
+		require.NoError(t, router.Register(alknet.Service{ALPN: testALPN, Handler: echo}))
+		server := serve(t, router, &alknet.Config{Certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { panic("made for a test") }})
+		to := addrOver(server, over)
+		to.Peer, to.ServerName = alknet.PeerID{}, "name.example"
+		_, err := client(t, nil).Dial(t.Context(), to, testALPN)
+		require.Error(t, err)
+		require.Eventually(t, func() bool { return router.Stats().Panics == 1 }, 30*time.Second, time.Millisecond, "%v", over)
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"runtime/debug"
+	"sync/atomic"
 
 	"github.com/alkdev/alknet/internal/safe"
 	"github.com/alkdev/alknet/internal/session"
@@ -65,7 +66,7 @@ func (r *Router) decide(ctx context.Context, a *admission) *Error {
 	}
 	a.svc.handshakes.Add(1)
 	a.epoch = r.epoch.Load()
-	id, err := r.authenticate(ctx, a.state, a.svc.ALPN)
+	id, err := r.authenticate(ctx, a.state, a.svc)
 	if err != nil {
 		return err
 	}
@@ -73,8 +74,8 @@ func (r *Router) decide(ctx context.Context, a *admission) *Error {
 	return a.svc.admit(&a.id)
 }
 
-// authenticate asks who a peer is.
-func (r *Router) authenticate(ctx context.Context, state *tls.ConnectionState, alpn string) (Identity, *Error) {
+// authenticate asks who a peer of svc is.
+func (r *Router) authenticate(ctx context.Context, state *tls.ConnectionState, svc *service) (Identity, *Error) {
 	peer := provenPeer(*state)
 	if r.Authenticate == nil {
 		id := Identity{Peer: peer}
@@ -85,11 +86,11 @@ func (r *Router) authenticate(ctx context.Context, state *tls.ConnectionState, a
 	}
 	var id Identity
 	err := protect(func() (err error) {
-		id, err = r.Authenticate(ctx, *state, alpn)
+		id, err = r.Authenticate(ctx, *state, svc.ALPN)
 		return err
 	})
 	if err != nil {
-		r.logPanic(err)
+		r.notePanic(&svc.panics, err)
 		if e, ok := errors.AsType[*Error](err); ok {
 			return Identity{}, e
 		}
@@ -289,10 +290,14 @@ func asError(err error) *Error {
 	return &Error{Code: CodeInternal, Err: err}
 }
 
-// logPanic logs err if it is a panic outside of any handler.
-func (r *Router) logPanic(err error) {
+// logPanic counts and logs err if it is a panic outside of any service.
+func (r *Router) logPanic(err error) { r.notePanic(&r.panics, err) }
+
+// notePanic counts and logs err if it is a panic outside of any handler.
+func (r *Router) notePanic(count *atomic.Int64, err error) {
 	if _, ok := errors.AsType[*safe.PanicError](err); !ok {
 		return
 	}
+	count.Add(1)
 	r.log().LogAttrs(r.ctx, slog.LevelError, "panic", append(panicAttrs(err), slog.String("err", err.Error()))...)
 }

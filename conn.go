@@ -32,7 +32,8 @@ type Conn struct {
 	drainc     chan struct{} // closed when the Router drains
 	// ctx is the Router's context of the handler if it ends when the connection
 	// has ended and never before: whoever is given it need not watch it too.
-	ctx context.Context
+	ctx     context.Context
+	dialled *dialledConn // nil for connections that were not dialled
 
 	mu       sync.Mutex
 	drained  bool                        // guarded by mu; drainc is closed
@@ -209,6 +210,9 @@ func (c *Conn) CloseWithError(code ErrorCode, reason string) error {
 	if len(reason) > maxReason {
 		reason = reason[:maxReason]
 	}
+	if d := c.dialled; d != nil && d.withdraw() {
+		defer d.e.forget(c)
+	}
 	err := c.s.Close(uint64(code), reason)
 	if err != nil && !errors.Is(err, net.ErrClosed) {
 		return fmt.Errorf("alknet: close: %w", wrapError(err))
@@ -229,7 +233,7 @@ const (
 // what is under way when the connection is closed, and tells nobody what has
 // been delivered.
 func (c *Conn) linger() {
-	if c.over != QUIC || c.lastClose.Load() == 0 {
+	if c.over != QUIC || c.lastClose.Load() == 0 || c.s.Context().Err() != nil {
 		return
 	}
 	enough := min(max(3*c.s.RTT(), minLinger), maxLinger)

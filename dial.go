@@ -117,18 +117,27 @@ func (e *Endpoint) adopt(s session.Session, to Addr, alpn string, over Transport
 	closed := e.closed
 	if !closed {
 		e.dialled[c] = struct{}{}
+		c.dialled = &dialledConn{e: e, withdraw: s.OnDone(func() { e.forget(c) })}
 	}
 	e.mu.Unlock()
 	if closed {
 		_ = c.CloseWithError(CodeShutdown, "")
 		return nil, net.ErrClosed
 	}
-	s.OnDone(func() {
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		delete(e.dialled, c)
-	})
 	return c, nil
+}
+
+// A dialledConn is how an Endpoint learns that a connection it dialled has ended.
+type dialledConn struct {
+	e        *Endpoint
+	withdraw func() bool // of what does it in a goroutine when the peer, or time, ends it
+}
+
+// forget ends what adopt began.
+func (e *Endpoint) forget(c *Conn) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.dialled, c)
 }
 
 // serverName is the name a peer dialled without a key must prove.

@@ -273,7 +273,7 @@ func (r *Router) rejudge(ctx context.Context, c *Conn, lc *liveConn) {
 // judge asks who the peer of a live connection is now.
 func (r *Router) judge(ctx context.Context, c *Conn, lc *liveConn) *Error {
 	state := c.s.TLS()
-	id, err := r.authenticate(ctx, &state, c.alpn)
+	id, err := r.authenticate(ctx, &state, lc.svc)
 	if err == nil {
 		err = lc.svc.admit(&id)
 	}

@@ -38,6 +38,7 @@ type Router struct {
 	services atomic.Pointer[[]*service] // copy-on-write, in the order of registration
 	epoch    atomic.Uint64              // counts calls of Reauthenticate
 	refused  refusals
+	panics   atomic.Int64 // outside of services
 
 	ctx  context.Context // of all handlers; ends when the Router is closed
 	stop context.CancelFunc
@@ -99,7 +100,7 @@ func (r *Router) accounts() *ledger {
 
 func (r *Router) log() *slog.Logger {
 	if r.Logger == nil {
-		return slog.New(slog.DiscardHandler)
+		return discard
 	}
 	return r.Logger
 }

@@ -2,6 +2,7 @@ package alknet
 
 import (
 	"crypto/tls"
+	"slices"
 	"sync"
 	"time"
 )
@@ -12,25 +13,32 @@ import (
 // have changed. The zero value is empty.
 type handshakeConfigs struct {
 	mu       sync.Mutex
-	services *[]*service              // guarded by mu; for which the rest was made
-	keys     *[][32]byte              // guarded by mu; likewise
-	configs  map[*service]*tls.Config // guarded by mu
+	services *[]*service                   // guarded by mu; for which the rest was made
+	keys     *[][32]byte                   // guarded by mu; likewise
+	configs  map[handshakeKind]*tls.Config // guarded by mu
 }
 
-// of returns the configuration for svc with the certificate cert, which is the
+// A handshakeKind is what the configurations of one Endpoint differ in.
+type handshakeKind struct {
+	svc     *service
+	resumes bool // the client may resume
+}
+
+// of returns the configuration for kind with the certificate cert, which is the
 // node's own.
-func (h *handshakeConfigs) of(r *Router, svc *service, cert *tls.Certificate) *tls.Config {
+func (h *handshakeConfigs) of(r *Router, kind handshakeKind, cert *tls.Certificate) *tls.Config {
 	services, keys := r.services.Load(), r.tickets.current(time.Now())
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.services != services || h.keys != keys {
-		h.services, h.keys, h.configs = services, keys, make(map[*service]*tls.Config)
+		h.services, h.keys, h.configs = services, keys, make(map[handshakeKind]*tls.Config)
 	}
-	conf := h.configs[svc]
+	conf := h.configs[kind]
 	if conf == nil {
-		conf = newHandshakeConfig(cert, *keys, svc.ALPN)
+		conf = newHandshakeConfig(cert, *keys, kind.svc.ALPN)
+		conf.SessionTicketsDisabled = !kind.resumes
 		askForKey(conf)
-		h.configs[svc] = conf
+		h.configs[kind] = conf
 	}
 	return conf
 }
@@ -51,4 +59,14 @@ func newHandshakeConfig(cert *tls.Certificate, keys [][32]byte, alpn string) *tl
 func askForKey(conf *tls.Config) {
 	conf.ClientAuth = tls.RequestClientCert
 	conf.VerifyConnection = verifyClient
+}
+
+// pskKeyExchangeModes is the extension without which a client can use no ticket,
+// and should be sent none (RFC 8446, section 4.2.9). crypto/tls sees to that on
+// TCP; on QUIC it makes one for every client (docs/adr/0056).
+const pskKeyExchangeModes = 45
+
+// resumes reports whether the client of hello may resume what it is told.
+func resumes(hello *tls.ClientHelloInfo) bool {
+	return slices.Contains(hello.Extensions, pskKeyExchangeModes)
 }

@@ -22,7 +22,7 @@ type Stats struct {
 	Streams              int              // open
 	Handshakes           int64            // finished, since the start
 	BytesIn, BytesOut    int64            // read from and written to streams
-	Panics               int64            // recovered in handlers
+	Panics               int64            // recovered in ServeConn calls and in deciding who is served
 	Refused              map[string]int64 // by reason: "limit", "unauthenticated", "refused", "revoked", "no_service", "handshake", "shutdown", "accept"
 	ReservedBytes        int64            // held for peers; of the Router only
 	UnauthenticatedBytes int64            // of those, for peers without an identity; of the Router only
@@ -38,6 +38,7 @@ func (r *Router) Stats() Stats {
 	}
 	r.mu.Lock()
 	total.add(r.past)
+	total.Panics += r.panics.Load()
 	for c, lc := range r.live {
 		cs := c.Stats()
 		live := Stats{Connections: 1, Streams: cs.Streams, BytesIn: cs.BytesIn, BytesOut: cs.BytesOut}

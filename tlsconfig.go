@@ -1,7 +1,6 @@
 package alknet
 
 import (
-	"context"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
@@ -14,8 +13,6 @@ import (
 
 	"github.com/alkdev/alknet/internal/printable"
 )
-
-type claimKey struct{}
 
 // errNoALPN refuses a client on TCP that names no protocol where none is meant
 // for such clients.
@@ -54,7 +51,7 @@ func (l *listening) configFor(hello *tls.ClientHelloInfo, over Transport) (*tls.
 			claim.setALPN(svc.ALPN)
 		}
 		if cert == l.e.cert { // which is for clients that know Ed25519
-			return l.configs.of(l.r, svc, cert), nil
+			return l.configs.of(l.r, handshakeKind{svc, resumes(hello)}, cert), nil
 		}
 		alpn = svc.ALPN
 	case len(hello.SupportedProtos) == 0:
@@ -64,6 +61,7 @@ func (l *listening) configFor(hello *tls.ClientHelloInfo, over Transport) (*tls.
 		l.r.refuse(l.ctx, nil, refusedNoService, hello.Conn.RemoteAddr(), offerError(hello.SupportedProtos))
 	}
 	conf := newHandshakeConfig(cert, *l.r.tickets.current(time.Now()), alpn)
+	conf.SessionTicketsDisabled = !resumes(hello)
 	if slices.Contains(hello.SignatureSchemes, tls.Ed25519) {
 		askForKey(conf)
 	}
@@ -113,15 +111,6 @@ func verifyClient(state tls.ConnectionState) error {
 func offerError(offered []string) error {
 	text := strings.Join(offered[:min(len(offered), 8)], " ")
 	return fmt.Errorf("%w: %s", ErrNoService, printable.Quote(text))
-}
-
-// claimFrom is what the connection of ctx holds; nil outside of one.
-func claimFrom(ctx context.Context) *claim {
-	if ctx == nil {
-		return nil
-	}
-	c, _ := ctx.Value(claimKey{}).(*claim)
-	return c
 }
 
 // ticketLife is how long a key makes session tickets; it opens them for as long again.

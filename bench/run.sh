@@ -7,8 +7,10 @@
 #
 # A round measures every stack once and takes one to two minutes; every other
 # round goes through the stacks in reverse, so that a machine that slows down
-# or speeds up favours none. Loopback only. A measurement that hangs is ended
-# after 90 seconds, with its server: that one ends with its standard input.
+# or speeds up favours none. Handshakes have six shorter rounds for each of the
+# others, in which the stacks take turns of 50. Loopback only. A measurement that
+# hangs is ended after 90 seconds, with its server: that one ends with its
+# standard input.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -24,32 +26,47 @@ go build -o "$work/" ./cmd/conn ./cmd/summ
 # 10,000 connections over TCP need as many files.
 ulimit -n "$(ulimit -Hn)" || true
 
+# measured WHAT: whether that is asked for.
+measured() {
+	case " $only " in *" $1 "*) ;; *) return 1 ;; esac
+}
+
+# run ARGUMENTS...: one measurement.
+run() {
+	timeout 90 "$work/conn" "$@" >>"$out" &
+	job=$!
+	wait "$job" || echo "failed: $*" >&2
+}
+
 # each MEASUREMENT STACKS ARGUMENTS...: the measurement of each stack in turn.
 each() {
 	local what=$1 stacks=$2 stack
 	shift 2
-	case " $only " in *" $what "*) ;; *) return 0 ;; esac
+	measured "$what" || return 0
 	if [ $((round % 2)) = 0 ]; then
 		stacks=$(tr ' ' '\n' <<<"$stacks" | tac | tr '\n' ' ')
 	fi
 	for stack in $stacks; do
-		timeout 90 "$work/conn" "$what" -stack "$stack" "$@" >>"$out" &
-		job=$!
-		wait "$job" || echo "failed: $what $stack $*" >&2
+		run "$what" -stack "$stack" "$@"
 	done
+}
+
+# turns ARGUMENTS...: the handshakes of all stacks.
+turns() {
+	measured hs || return 0
+	run turns -rounds $((6 * rounds)) "$@" quic quic-verify quic-mtls alknet-quic tls alknet-raw alknet-mux
 }
 
 for round in $(seq "$rounds"); do
 	echo "round $round" >>"$out"
 	echo "round $round of $rounds" >&2
 	each bulk "quic alknet-quic tls alknet-raw alknet-mux" -mib 512
-	for conc in 1 8; do
-		each hs "quic quic-verify quic-mtls alknet-quic tls alknet-raw alknet-mux" -mode full -n 600 -conc "$conc"
-	done
-	each hs "quic quic-verify quic-mtls alknet-quic tls alknet-raw alknet-mux" -mode resumed -n 600
 	each streams "quic alknet-quic alknet-mux" -n 10000 -conc 1
 	each streams "quic alknet-quic alknet-mux" -n 30000 -conc 16
 	each idle "quic quic-mtls alknet-quic tls alknet-raw alknet-mux" -n 1000
 	each idle "quic quic-mtls alknet-quic" -n 10000
 done
+turns -mode full -n 50
+turns -mode full -n 50 -conc 8
+turns -mode resumed -n 50
 "$work/summ" "$out"

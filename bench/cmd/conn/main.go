@@ -4,10 +4,13 @@
 //
 //	conn bulk    -stack quic -mib 512
 //	conn hs      -stack alknet-quic -mode full|resumed -n 300
+//	conn turns   -mode full -n 50 -rounds 20 quic alknet-quic
 //	conn streams -stack alknet-quic -n 20000 -conc 16
 //	conn idle    -stack alknet-quic -n 1000
 //
-// Each run prints one line of JSON.
+// Each run prints one line of JSON. turns is hs of several stacks, in turns of n
+// handshakes: the less time between two stacks, the less a shared machine can
+// change its speed between them.
 package main
 
 import (
@@ -34,13 +37,14 @@ func main() {
 }
 
 type params struct {
-	what, stack, mode string
-	mib, n, conc      int
+	what, stack, mode    string
+	mib, n, conc, rounds int
+	step                 bool // hs waits for a line on standard input before each turn
 }
 
 func run() error {
 	if len(os.Args) < 2 {
-		return errors.New("usage: conn bulk|hs|streams|idle -stack NAME")
+		return errors.New("usage: conn bulk|hs|streams|idle -stack NAME, conn turns NAME...")
 	}
 	p := params{what: os.Args[1]}
 	fs := flag.NewFlagSet(p.what, flag.ExitOnError)
@@ -49,8 +53,13 @@ func run() error {
 	fs.IntVar(&p.mib, "mib", 256, "size of a bulk transfer")
 	fs.IntVar(&p.n, "n", 300, "handshakes, streams or connections")
 	fs.IntVar(&p.conc, "conc", 1, "at once")
+	fs.IntVar(&p.rounds, "rounds", 5, "of turns")
+	fs.BoolVar(&p.step, "step", false, "hs: measure once for every line of the standard input")
 	if err := fs.Parse(os.Args[2:]); err != nil {
 		return err
+	}
+	if p.what == "turns" {
+		return turns(p, fs.Args())
 	}
 	st, err := newStack(p.stack)
 	if err != nil {
@@ -88,9 +97,14 @@ func run() error {
 		defer pprof.StopCPUProfile()
 	}
 	figures, err := measure(st, child, p)
-	if err != nil {
+	if err != nil || p.step {
 		return err
 	}
+	return p.print(figures)
+}
+
+// print writes what was measured as a line.
+func (p params) print(figures map[string]float64) error {
 	return json.NewEncoder(os.Stdout).Encode(map[string]any{"run": p.key(), "stack": p.stack, "figures": figures})
 }
 
@@ -199,8 +213,14 @@ func handshakes(st stack, child *proc.Child, p params) (map[string]float64, erro
 	if _, err := repeat(warmup, 1, one); err != nil {
 		return nil, err
 	}
-	resumed.Store(0)
-	return rate(child, p, one, func(m map[string]float64) { m["resumed"] = float64(resumed.Load()) / float64(p.n) })
+	measure := func() (map[string]float64, error) {
+		resumed.Store(0)
+		return rate(child, p, one, func(m map[string]float64) { m["resumed"] = float64(resumed.Load()) / float64(p.n) })
+	}
+	if p.step {
+		return nil, stepwise(p, measure)
+	}
+	return measure()
 }
 
 func streams(st stack, child *proc.Child, p params) (map[string]float64, error) {
