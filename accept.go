@@ -108,14 +108,15 @@ func (l *listening) quicParams() session.Params {
 // minConnBytes is the least that a connection needs to work, in bytes.
 const minConnBytes = 256 << 10
 
-// admitQUIC counts a new QUIC connection at its first packet, until it ends.
-func (l *listening) admitQUIC(remote net.Addr) (context.Context, error) {
+// admitQUIC counts a new QUIC connection at its first packet, until ctx ends with it.
+func (l *listening) admitQUIC(ctx context.Context, remote net.Addr) (context.Context, error) {
 	c, err := l.r.accounts().begin(remote, quicCost)
 	if err != nil {
-		l.r.refuse(l.ctx, nil, refusedLimit, remote, err)
+		l.r.refuse(ctx, nil, refusedLimit, remote, err)
 		return nil, err
 	}
-	return claimContext{c}, nil
+	context.AfterFunc(ctx, c.close)
+	return context.WithValue(ctx, claimKey{}, c), nil
 }
 
 func (l *listening) serveQUIC(s session.Session, c *claim) {

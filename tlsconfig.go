@@ -1,6 +1,7 @@
 package alknet
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
@@ -13,6 +14,8 @@ import (
 
 	"github.com/alkdev/alknet/internal/printable"
 )
+
+type claimKey struct{}
 
 // errNoALPN refuses a client on TCP that names no protocol where none is meant
 // for such clients.
@@ -111,6 +114,15 @@ func verifyClient(state tls.ConnectionState) error {
 func offerError(offered []string) error {
 	text := strings.Join(offered[:min(len(offered), 8)], " ")
 	return fmt.Errorf("%w: %s", ErrNoService, printable.Quote(text))
+}
+
+// claimFrom is what the connection of ctx holds; nil outside of one.
+func claimFrom(ctx context.Context) *claim {
+	if ctx == nil {
+		return nil
+	}
+	c, _ := ctx.Value(claimKey{}).(*claim)
+	return c
 }
 
 // ticketLife is how long a key makes session tickets; it opens them for as long again.

@@ -140,10 +140,9 @@ type ListenConfig struct {
 	TLS *tls.Config
 	// Params are those of the next connection.
 	Params func() Params
-	// Admit counts a new connection and may refuse it. The contexts of the
-	// connection and of its tls.ClientHelloInfo are made from the one returned,
-	// by one call of [context.WithCancelCause] that ends with the connection.
-	Admit func(remote net.Addr) (context.Context, error)
+	// Admit counts a new connection and may refuse it. The returned context
+	// is that of the connection and of its tls.ClientHelloInfo.
+	Admit func(ctx context.Context, remote net.Addr) (context.Context, error)
 	// Retry says whether the source address must be proven first (RFC 9000, section 8.1.2).
 	Retry func(remote net.Addr) bool
 }
@@ -154,8 +153,8 @@ type Listener struct{ ln *quic.Listener }
 // Listen starts to accept connections. One Listener at a time per socket.
 func (u *UDP) Listen(c ListenConfig) (*Listener, error) {
 	u.tr.VerifySourceAddress = c.Retry
-	u.tr.ConnContext = func(_ context.Context, info *quic.ClientInfo) (context.Context, error) {
-		return c.Admit(info.RemoteAddr) // the library cancels its own as well
+	u.tr.ConnContext = func(ctx context.Context, info *quic.ClientInfo) (context.Context, error) {
+		return c.Admit(ctx, info.RemoteAddr)
 	}
 	qc := c.Params().config()
 	qc.GetConfigForClient = func(*quic.ClientInfo) (*quic.Config, error) { return c.Params().config(), nil }
@@ -166,8 +165,8 @@ func (u *UDP) Listen(c ListenConfig) (*Listener, error) {
 	return &Listener{ln: ln}, nil
 }
 
-// Accept waits for a connection whose handshake is complete. ctx is the
-// connection's, made from what Admit returned.
+// Accept waits for a connection whose handshake is complete. ctx is what Admit
+// returned for it.
 func (l *Listener) Accept(ctx context.Context) (Session, context.Context, error) {
 	conn, err := l.ln.Accept(ctx)
 	if err != nil {

@@ -37,7 +37,7 @@ func quicPair(t testing.TB, wrap func(net.PacketConn) net.PacketConn) (client, s
 	p := Params{HandshakeTimeout: 10 * time.Second, MaxStreams: 10, UniStreams: 10}
 	ln, err := udps[0].Listen(ListenConfig{
 		TLS: serverTLS(t), Params: func() Params { return p }, Retry: func(net.Addr) bool { return true },
-		Admit: func(net.Addr) (context.Context, error) { return context.Background(), nil },
+		Admit: func(ctx context.Context, _ net.Addr) (context.Context, error) { return ctx, nil },
 	})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = ln.Close() })
@@ -117,7 +117,7 @@ func TestListenerRefusesWhomAdmitRefuses(t *testing.T) {
 	defer udp.Close()
 	ln, err := udp.Listen(ListenConfig{
 		TLS: serverTLS(t), Params: func() Params { return Params{} }, Retry: func(net.Addr) bool { return false },
-		Admit: func(net.Addr) (context.Context, error) { return nil, io.ErrShortBuffer },
+		Admit: func(context.Context, net.Addr) (context.Context, error) { return nil, io.ErrShortBuffer },
 	})
 	require.NoError(t, err)
 	defer ln.Close()
