@@ -64,10 +64,10 @@ type link struct {
 	armed       time.Duration // guarded by mu; when timer fires; 0: not armed
 	idle        []chan *inCall
 	trimming    bool
-	freeOut     []*outCall // guarded by mu
-	draining    bool       // guarded by mu; we take no new calls
-	runningHere int        // guarded by mu; handlers that run for the peer
-	handed      string     // guarded by mu; the delegation that the peer has handed us
+	freeOut     []*outCall   // guarded by mu
+	draining    bool         // guarded by mu; we take no new calls
+	runningHere atomic.Int64 // written under mu; handlers that run for the peer
+	handed      string       // guarded by mu; the delegation that the peer has handed us
 }
 
 // The bounds of what a link keeps for the next call.
@@ -380,7 +380,7 @@ func (l *link) rtt() time.Duration {
 
 // dispatch has a worker run c.
 func (l *link) dispatch(c *inCall) {
-	if c.meta.resumable || c.meta.resumes || len(c.meta.key) > 0 { // it may outlive the connection
+	if c.meta.resumable || c.meta.resumes || len(c.meta.rare().key) > 0 { // it may outlive the connection
 		safe.Go(&l.s.wg, l.workerFailed, c.run)
 		return
 	}
