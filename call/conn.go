@@ -303,10 +303,15 @@ func (l *link) connError() error {
 }
 
 // saidGoodbye reports whether the peer closed the connection of its own will: it
-// does not come back for what runs.
+// does not come back for what runs. Why the link ended says so where the transport
+// has not yet closed Done.
 func (l *link) saidGoodbye() bool {
-	e, ok := errors.AsType[*alknet.Error](l.connError())
-	return ok && e.Remote && e.Code == alknet.CodeOK
+	for _, err := range [...]error{l.reason(), l.connError()} {
+		if e, ok := errors.AsType[*alknet.Error](err); ok && e.Remote && e.Code == alknet.CodeOK {
+			return true
+		}
+	}
+	return false
 }
 
 // lost is what our callers hear when the connection ends.

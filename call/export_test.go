@@ -19,3 +19,17 @@ func Golden() [][]byte {
 }
 
 func add1[T any](_ context.Context, in T) (T, error) { return in, nil }
+
+// EndLinks ends the connections of h as their transport would that says err.
+func EndLinks(h *Handler, err error) {
+	s := h.state()
+	s.mu.Lock()
+	links := make([]*link, 0, len(s.links))
+	for l := range s.links {
+		links = append(links, l)
+	}
+	s.mu.Unlock()
+	for _, l := range links {
+		l.fail(err)
+	}
+}
