@@ -131,7 +131,7 @@ const (
 // control character, one beyond ASCII. The lowest mark is right; those above it may
 // be of a borrow.
 func special(w uint64) uint64 {
-	return (w | (w ^ quotes - ones) | (w ^ slash - ones) | (w - spaces)) & highs
+	return (w | ((w ^ quotes) - ones) | ((w ^ slash) - ones) | (w - spaces)) & highs
 }
 
 // text skips a string without escapes, of printable ASCII and DEL: eight bytes, and
