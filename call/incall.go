@@ -371,9 +371,12 @@ func (c *inCall) conclude(err error) {
 		e = visible(asError(err), entry, who)
 	}
 	c.record(e)
-	if keep == nil || !keep.end(e) {
+	if keep == nil {
 		c.emitEnd(e)
+		return
 	}
+	keep.end(e)
+	c.drop() // again: it may have come to another connection since it was forgotten
 }
 
 // visible is the error as its caller may see it: an undeclared code is INTERNAL,

@@ -118,13 +118,12 @@ func (r *retention) releaseLocked(n int64) {
 	r.c.l.mem.Release(n)
 }
 
-// end sends the terminal event, or keeps it for who comes back. false: the
-// call's own way is to be taken.
-func (r *retention) end(e *Error) bool {
+// end sends the terminal event, or keeps it for who comes back.
+func (r *retention) end(e *Error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.ended {
-		return true
+		return
 	}
 	r.ended = true
 	start := len(r.frames)
@@ -135,7 +134,6 @@ func (r *retention) end(e *Error) bool {
 	} else {
 		r.marks = append(r.marks, mark{0, len(r.frames) - start})
 	}
-	return true
 }
 
 // abandon forgets the subscription: its caller wants no more of it.
