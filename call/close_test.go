@@ -50,3 +50,28 @@ func TestGoodbyeIsHeardBeforeTheConnectionHasEnded(t *testing.T) {
 	call.EndLinks(h, fmt.Errorf("accept stream: %w", &alknet.Error{Code: alknet.CodeOK, Remote: true}))
 	require.Eventually(t, func() bool { return h.Stats().Running == 0 }, 30*time.Second, time.Millisecond)
 }
+
+// Who has begun a frame when the connection ends may start a flusher: what
+// serves the connection waits for both.
+func TestEndWaitsForWhoWrites(t *testing.T) {
+	dialler, addr := onLoopback(t, newHandler(t))
+	c, err := call.Dial(t.Context(), dialler, addr, nil)
+	require.NoError(t, err)
+	release, err := call.HoldWriter(c)
+	require.NoError(t, err)
+	go call.Fail(c) // it hangs in the writer
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		call.Runner(c)
+	}()
+	<-c.Done()
+	_ = c.Conn().Close() // who reads returns
+	select {
+	case <-ended:
+		require.Fail(t, "nothing serves the connection, and a frame is being written")
+	case <-time.After(50 * time.Millisecond): // what could go wrong has had its time
+	}
+	release()
+	<-ended
+}

@@ -35,6 +35,7 @@ type link struct {
 	prefix  string         // of the ids of our calls
 	wg      sync.WaitGroup // lanes, workers, writers
 	donec   chan struct{}  // closed when everything has ended
+	sealedc chan struct{}  // closed when nothing is appended to a writer any more
 
 	peer   atomic.Pointer[hello] // what the other end announced; nil: nothing yet
 	helloc chan struct{}         // closed when that is known, or that it is a base peer
@@ -85,7 +86,7 @@ func newLink(ctx context.Context, h *Handler, conn *alknet.Conn, dialled bool) *
 	l := &link{
 		h: h, s: s, conn: conn, dialled: dialled, single: conn.Transport() == alknet.Raw, begun: time.Now(),
 		prefix: base64.RawURLEncoding.EncodeToString(random[:]) + ".",
-		donec:  make(chan struct{}), helloc: make(chan struct{}), drainc: make(chan struct{}), onec: make(chan struct{}),
+		donec:  make(chan struct{}), sealedc: make(chan struct{}), helloc: make(chan struct{}), drainc: make(chan struct{}), onec: make(chan struct{}),
 		out: make(map[uint64]*outCall), in: make(map[string]*inCall), lanes: make(map[*lane]struct{}),
 	}
 	l.mem = budget.New("max_conn_buffered_bytes", s.lim.MaxConnBufferedBytes, s.mem)
@@ -120,8 +121,7 @@ func (l *link) run() error {
 	defer l.stop(net.ErrClosed)
 	if !l.s.enlist(l) {
 		l.fail(&alknet.Error{Code: alknet.CodeShutdown, Reason: "draining"})
-		l.wg.Wait()
-		return l.reason()
+		return l.ended()
 	}
 	defer l.s.forget(l)
 	unwatch := context.AfterFunc(l.ctx, func() { l.fail(context.Cause(l.ctx)) })
@@ -133,8 +133,15 @@ func (l *link) run() error {
 		case <-l.donec:
 		}
 	})
-	err := l.serve()
-	l.fail(err)
+	l.fail(l.serve())
+	return l.ended()
+}
+
+// ended waits until nothing of a link that has failed runs, and returns why. Who
+// made it fail may still be at it, and a caller who appends meanwhile may start a
+// flusher.
+func (l *link) ended() error {
+	<-l.sealedc
 	l.wg.Wait()
 	return l.reason()
 }
@@ -265,6 +272,7 @@ func (l *link) fail(err error) {
 	for ln := range lanes {
 		ln.w.fail(net.ErrClosed)
 	}
+	close(l.sealedc)
 	lost := l.lost()
 	for _, c := range out {
 		c.fail(lost)

@@ -33,3 +33,19 @@ func EndLinks(h *Handler, err error) {
 		l.fail(err)
 	}
 }
+
+// HoldWriter begins a frame on a new stream of c; release ends it, for a flusher
+// to write.
+func HoldWriter(c *Client) (release func(), err error) {
+	ln, err := c.l.ownLane(context.Background())
+	if err != nil {
+		return nil, err
+	}
+	return func() { ln.w.end(false, 0) }, ln.w.begin()
+}
+
+// Runner waits until what serves c has returned.
+func Runner(c *Client) { c.l.runner.Wait() }
+
+// Fail is what who notices first that the connection is over calls.
+func Fail(c *Client) { c.l.fail(nil) }

@@ -30,7 +30,7 @@ def open_with(window, packet):
 
 
 def data_after_eof():
-    c = running("cat")
+    c = running("sleep 100")  # does not end at EOF, which would close the channel
     send(96, u32(c.remote_chanid))
     for _ in range(100):
         send(94, u32(c.remote_chanid) + text(b"x" * 1000))
