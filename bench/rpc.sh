@@ -13,11 +13,12 @@ results=${RPC_OUT:-$out/results}
 for _ in $(seq "$rounds"); do
   for p in $peers; do
     for size in 100 4096; do
-      timeout 100 "$out/rpc" unary -proto "$p" -size $size -conc 1 -n 3000
-      [ "$p" = drpc ] || timeout 100 "$out/rpc" unary -proto "$p" -size $size -conc 64 -n 15000
+      timeout 100 "$out/rpc" unary -proto "$p" -size $size -conc 1 -n 6000 -warm 1000
+      [ "$p" = drpc ] || timeout 100 "$out/rpc" unary -proto "$p" -size $size -conc 64 -n 20000 -warm 3000
     done
-    [ "$p" = nats ] || timeout 100 "$out/rpc" stream -proto "$p" -size 100 -n 100000
-    [ "$p" = nats ] || timeout 100 "$out/rpc" stream -proto "$p" -size 65536 -n 1500
+    case $p in connect*) items=60000 ;; *) items=300000 ;; esac
+    [ "$p" = nats ] || timeout 100 "$out/rpc" stream -proto "$p" -size 100 -n $items
+    [ "$p" = nats ] || timeout 100 "$out/rpc" stream -proto "$p" -size 65536 -n 4000
   done >> "$results"
 done
 "$out/rpc" tables "$results"

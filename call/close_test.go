@@ -1,6 +1,7 @@
 package call_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -30,6 +31,24 @@ func TestWhatIsSaidBeforeCloseIsHeard(t *testing.T) {
 		}
 		require.Eventually(t, func() bool { return h.Stats().Running == 0 }, 30*time.Second, time.Millisecond, over)
 	}
+}
+
+// The accepting of streams may end before the connection says that it has: a
+// goodbye is one then too, and nothing is kept for who does not come back.
+func TestGoodbyeIsHeardBeforeTheConnectionHasEnded(t *testing.T) {
+	h := newHandler(t, testops.Operations(testops.Options{})...)
+	h.Limits.ResumeGrace = time.Hour
+	dialler, addr := onLoopback(t, h)
+	c, err := call.Dial(t.Context(), dialler, addr, nil)
+	require.NoError(t, err)
+	defer c.Close()
+	s, err := c.Open(t.Context(), "test/stream", call.Options{Type: call.Subscription})
+	require.NoError(t, err)
+	require.NoError(t, s.Send([]byte(`{"n":1073741824}`), false))
+	_, _, err = s.Recv()
+	require.NoError(t, err)
+	call.EndLinks(h, fmt.Errorf("accept stream: %w", &alknet.Error{Code: alknet.CodeOK, Remote: true}))
+	require.Eventually(t, func() bool { return h.Stats().Running == 0 }, 30*time.Second, time.Millisecond)
 }
 
 // Who has begun a frame when the connection ends may start a flusher: what

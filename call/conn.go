@@ -65,10 +65,10 @@ type link struct {
 	armed       time.Duration // guarded by mu; when timer fires; 0: not armed
 	idle        []chan *inCall
 	trimming    bool
-	freeOut     []*outCall // guarded by mu
-	draining    bool       // guarded by mu; we take no new calls
-	runningHere int        // guarded by mu; handlers that run for the peer
-	handed      string     // guarded by mu; the delegation that the peer has handed us
+	freeOut     []*outCall   // guarded by mu
+	draining    bool         // guarded by mu; we take no new calls
+	runningHere atomic.Int64 // written under mu; handlers that run for the peer
+	handed      string       // guarded by mu; the delegation that the peer has handed us
 }
 
 // The bounds of what a link keeps for the next call.
@@ -199,6 +199,11 @@ func (l *link) theOne() (*lane, error) {
 // waitOne waits for the only lane of a single link.
 func (l *link) waitOne(ctx context.Context) (*lane, error) {
 	select {
+	case <-l.onec: // nearly always, and cheaper to ask for alone
+		return l.one, nil
+	default:
+	}
+	select {
 	case <-l.onec:
 		return l.one, nil
 	case <-l.donec:
@@ -311,10 +316,15 @@ func (l *link) connError() error {
 }
 
 // saidGoodbye reports whether the peer closed the connection of its own will: it
-// does not come back for what runs.
+// does not come back for what runs. Why the link ended says so where the transport
+// has not yet closed Done.
 func (l *link) saidGoodbye() bool {
-	e, ok := errors.AsType[*alknet.Error](l.connError())
-	return ok && e.Remote && e.Code == alknet.CodeOK
+	for _, err := range [...]error{l.reason(), l.connError()} {
+		if e, ok := errors.AsType[*alknet.Error](err); ok && e.Remote && e.Code == alknet.CodeOK {
+			return true
+		}
+	}
+	return false
 }
 
 // lost is what our callers hear when the connection ends.
@@ -388,7 +398,7 @@ func (l *link) rtt() time.Duration {
 
 // dispatch has a worker run c.
 func (l *link) dispatch(c *inCall) {
-	if c.meta.resumable || c.meta.resumes || len(c.meta.key) > 0 { // it may outlive the connection
+	if c.meta.resumable || c.meta.resumes || len(c.meta.rare().key) > 0 { // it may outlive the connection
 		safe.Go(&l.s.wg, l.workerFailed, c.run)
 		return
 	}

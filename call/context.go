@@ -58,7 +58,7 @@ type requestKey struct{}
 // Value finds the Request, or what the connection's context has.
 func (x *callCtx) Value(key any) any {
 	if _, ok := key.(requestKey); ok {
-		return &x.c.req
+		return x.c.request()
 	}
 	return x.parent.Value(key)
 }

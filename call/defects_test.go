@@ -34,7 +34,7 @@ func newHandler(t testing.TB, ops ...call.Operation) *call.Handler {
 	require.NoError(t, reg.Register(ops...))
 	h := &call.Handler{Registry: &reg}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		require.NoError(t, h.Shutdown(ctx))
 	})
@@ -64,7 +64,7 @@ func within[T any](t *testing.T, c <-chan T, what string) T {
 	select {
 	case v := <-c:
 		return v
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatalf("not in time: %s", what)
 		panic("unreachable")
 	}

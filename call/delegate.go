@@ -76,7 +76,7 @@ func (s *state) onward(c *inCall, to *link) []byte {
 	if s.h.Delegate == nil || c.l == nil || next.IsZero() {
 		return nil
 	}
-	token := string(c.meta.delegation)
+	token := string(c.meta.rare().delegation)
 	if token == "" {
 		c.l.mu.Lock()
 		token = c.l.handed

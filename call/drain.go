@@ -141,7 +141,7 @@ func (s *state) returned(ctx context.Context) error {
 // quiet reports whether nothing of the peer's runs and nothing waits to be written.
 func (l *link) quiet() bool {
 	l.mu.Lock()
-	busy := len(l.in) > 0 || l.runningHere > 0
+	busy := len(l.in) > 0 || l.runningHere.Load() > 0
 	lanes := make([]*lane, 0, len(l.lanes))
 	for ln := range l.lanes {
 		lanes = append(lanes, ln)

@@ -90,7 +90,7 @@ func (c *inCall) emitEnd(e *Error) {
 	default:
 		if w.begin() == nil {
 			w.hot = c.appendEnd(w.hot, nil)
-			w.end(true)
+			w.end(true, int(c.l.runningHere.Load()))
 		}
 	}
 }

@@ -51,27 +51,6 @@ type event struct {
 	req   *request
 }
 
-// A request is what call.requested says beside its input.
-type request struct {
-	op         []byte // without the leading "/"
-	deadline   int64  // remaining milliseconds; 0: none was sent
-	window     int64  // a stream is expected, with this credit; 0: none was sent
-	inputs     bool   // input_stream
-	rawInput   bool
-	resumable  bool
-	after      uint64 // resume: after this item
-	resumes    bool   // resume was sent
-	key        []byte // idempotency key
-	trace      []byte // traceparent
-	state      []byte // tracestate
-	token      []byte // auth_token
-	resume     []byte // resume token
-	delegation []byte
-	hops       int
-	path       []string
-	claimed    jsontext.Value // forwarded_for
-}
-
 // The canonical form: what we write, and what is read by comparison.
 const (
 	preType    = `{"type":"`
@@ -261,15 +240,16 @@ func (ev *event) canonicalRequest(b []byte, req *request) bool {
 		}
 		req.deadline, b = clampMillis(n), rest
 	}
-	for _, m := range [...]struct {
-		name string
-		max  int
-		to   *[]byte
-	}{{mTrace, 64, &req.trace}, {mKey, maxIdempotencyKeyBytes, &req.key}} {
-		if rest, has := cut(b, m.name); has {
-			if *m.to, b, ok = cutText(rest, m.max); !ok || len(*m.to) == 0 {
-				return false
-			}
+	if rest, has := cut(b, mTrace); has {
+		x := req.more()
+		if x.trace, b, ok = cutText(rest, 64); !ok || len(x.trace) == 0 {
+			return false
+		}
+	}
+	if rest, has := cut(b, mKey); has {
+		x := req.more()
+		if x.key, b, ok = cutText(rest, maxIdempotencyKeyBytes); !ok || len(x.key) == 0 {
+			return false
 		}
 	}
 	if rest, has := cut(b, mWindow); has {
@@ -280,7 +260,7 @@ func (ev *event) canonicalRequest(b []byte, req *request) bool {
 		req.window, b = clampBytes(n), rest
 	}
 	if rest, has := cut(b, mToken); has {
-		if req.token, b, ok = cutText(rest, maxTokenBytes); !ok {
+		if req.more().token, b, ok = cutText(rest, maxTokenBytes); !ok {
 			return false
 		}
 	}
@@ -310,12 +290,13 @@ func (r *request) cutRoute(b []byte) (rest []byte, ok bool) {
 		r.hops, b = int(n), rest
 	}
 	if rest, has := cut(b, mPath); has {
+		x := r.more()
 		for {
 			var p []byte
-			if p, rest, ok = cutText(rest, maxIDBytes); !ok || len(r.path) == maxHops {
+			if p, rest, ok = cutText(rest, maxIDBytes); !ok || len(x.path) == maxHops {
 				return b, false
 			}
-			r.path = append(r.path, string(p))
+			x.path = append(x.path, string(p))
 			if next, more := cut(rest, `,"`); more {
 				rest = next
 				continue
@@ -327,7 +308,7 @@ func (r *request) cutRoute(b []byte) (rest []byte, ok bool) {
 		}
 	}
 	if rest, has := cut(b, mDelegation); has {
-		if r.delegation, b, ok = cutText(rest, maxTokenBytes); !ok {
+		if r.more().delegation, b, ok = cutText(rest, maxTokenBytes); !ok {
 			return b, false
 		}
 	}
@@ -336,7 +317,7 @@ func (r *request) cutRoute(b []byte) (rest []byte, ok bool) {
 		if n < 0 || strictjson.Check(rest[:n]) != nil {
 			return b, false
 		}
-		r.claimed, b = rest[:n], rest[n:]
+		r.more().claimed, b = rest[:n], rest[n:]
 	}
 	return b, true
 }
@@ -420,12 +401,13 @@ func (r *request) appendPayload(b []byte, input []byte, hasInput bool) []byte {
 	if r.deadline > 0 {
 		b = strconv.AppendInt(append(b, mDeadline...), r.deadline, 10)
 	}
-	b = appendMember(b, mTrace, r.trace)
-	b = appendMember(b, mKey, r.key)
+	x := r.rare()
+	b = appendMember(b, mTrace, x.trace)
+	b = appendMember(b, mKey, x.key)
 	if r.window > 0 {
 		b = strconv.AppendInt(append(b, mWindow...), r.window, 10)
 	}
-	b = appendMember(b, mToken, r.token)
+	b = appendMember(b, mToken, x.token)
 	if r.inputs {
 		b = append(b, mInputs...)
 	}
@@ -453,17 +435,18 @@ func appendMember(b []byte, name string, text []byte) []byte {
 
 // appendRare appends what only routed and resumed calls have.
 func (r *request) appendRare(b []byte) []byte {
-	b = appendMember(b, `,"tracestate":"`, r.state)
+	x := r.rare()
+	b = appendMember(b, `,"tracestate":"`, x.state)
 	if r.resumes {
 		b = strconv.AppendUint(append(b, `,"resume":{"after":`...), r.after, 10)
-		b = append(appendMember(b, `,"token":"`, r.resume), '}')
+		b = append(appendMember(b, `,"token":"`, x.resume), '}')
 	}
 	if r.hops > 0 {
 		b = strconv.AppendInt(append(b, mHops...), int64(r.hops), 10)
 	}
-	if len(r.path) > 0 {
+	if len(x.path) > 0 {
 		b = append(b, `,"path":[`...)
-		for i, p := range r.path {
+		for i, p := range x.path {
 			if i > 0 {
 				b = append(b, ',')
 			}
@@ -471,9 +454,9 @@ func (r *request) appendRare(b []byte) []byte {
 		}
 		b = append(b, ']')
 	}
-	b = appendMember(b, mDelegation, r.delegation)
-	if len(r.claimed) > 0 {
-		b = append(append(b, mClaimed...), r.claimed...)
+	b = appendMember(b, mDelegation, x.delegation)
+	if len(x.claimed) > 0 {
+		b = append(append(b, mClaimed...), x.claimed...)
 	}
 	return b
 }

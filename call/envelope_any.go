@@ -116,25 +116,28 @@ func (ev *event) anyRequest(payload jsontext.Value, req *request) error {
 	}
 	req.op = []byte(strings.TrimPrefix(*body.OperationID, "/"))
 	ev.data = absentNull(body.Input)
-	req.token, req.claimed = []byte(body.AuthToken), absentNull(body.ForwardedFor)
 	if body.DeadlineMS != nil {
 		req.deadline = clampMillis(*body.DeadlineMS)
 	}
 	if body.Window != nil {
 		req.window = clampBytes(*body.Window)
 	}
-	req.trace, req.state = []byte(body.Traceparent), []byte(body.Tracestate)
+	req.inputs, req.rawInput, req.resumable = body.InputStream, body.RawInput, body.Resumable
+	req.hops = int(min(body.Hops, 1<<20))
+	x := &rare{
+		token: []byte(body.AuthToken), claimed: absentNull(body.ForwardedFor), trace: []byte(body.Traceparent), state: []byte(body.Tracestate),
+		path: body.Path, delegation: []byte(body.Delegation),
+	}
+	req.some = x
 	if body.IdempotencyKey != nil {
-		if req.key = []byte(*body.IdempotencyKey); len(req.key) == 0 || len(req.key) > maxIdempotencyKeyBytes || !printableASCII(req.key) {
+		if x.key = []byte(*body.IdempotencyKey); len(x.key) == 0 || len(x.key) > maxIdempotencyKeyBytes || !printableASCII(x.key) {
 			return fmt.Errorf("%w: an idempotency_key has 1 to %d printable ASCII bytes", errRequest, maxIdempotencyKeyBytes)
 		}
 	}
-	req.inputs, req.rawInput, req.resumable = body.InputStream, body.RawInput, body.Resumable
 	if body.Resume != nil {
-		req.resumes, req.after, req.resume = true, body.Resume.After, []byte(body.Resume.Token)
+		req.resumes, req.after, x.resume = true, body.Resume.After, []byte(body.Resume.Token)
 	}
-	req.hops, req.path, req.delegation = int(min(body.Hops, 1<<20)), body.Path, []byte(body.Delegation)
-	if len(req.token) > maxTokenBytes || len(req.resume) > maxResumeTokenBytes {
+	if len(x.token) > maxTokenBytes || len(x.resume) > maxResumeTokenBytes {
 		return fmt.Errorf("%w: a token is too long", errRequest)
 	}
 	return nil

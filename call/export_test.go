@@ -20,6 +20,20 @@ func Golden() [][]byte {
 
 func add1[T any](_ context.Context, in T) (T, error) { return in, nil }
 
+// EndLinks ends the connections of h as their transport would that says err.
+func EndLinks(h *Handler, err error) {
+	s := h.state()
+	s.mu.Lock()
+	links := make([]*link, 0, len(s.links))
+	for l := range s.links {
+		links = append(links, l)
+	}
+	s.mu.Unlock()
+	for _, l := range links {
+		l.fail(err)
+	}
+}
+
 // HoldWriter begins a frame on a new stream of c; release ends it, for a flusher
 // to write.
 func HoldWriter(c *Client) (release func(), err error) {
@@ -27,7 +41,7 @@ func HoldWriter(c *Client) (release func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	return func() { ln.w.end(false) }, ln.w.begin()
+	return func() { ln.w.end(false, 0) }, ln.w.begin()
 }
 
 // Runner waits until what serves c has returned.

@@ -62,25 +62,7 @@ func TestForeignClients(t *testing.T) {
 func TestForeignServers(t *testing.T) {
 	for _, f := range foreign {
 		t.Run(f.tool, func(t *testing.T) {
-			pub, cert, key := testenv.Certificate(t)
-			id := alknet.PeerID(pub)
-			cmd := testenv.Command(t, f.tool, "testdata/foreign/"+f.file, "server", cert, key)
-			cmd.Stderr = os.Stderr
-			stdout, err := cmd.StdoutPipe()
-			require.NoError(t, err)
-			require.NoError(t, cmd.Start())
-			lines := bufio.NewScanner(stdout)
-			require.True(t, lines.Scan())
-			port, found := strings.CutPrefix(lines.Text(), "port ")
-			require.True(t, found, lines.Text())
-
-			ep, err := alknet.NewEndpoint(nil, nil, nil)
-			require.NoError(t, err)
-			defer ep.Close()
-			c, err := call.Dial(t.Context(), ep, alknet.Addr{HostPort: "127.0.0.1:" + port, Peer: id}, nil)
-			require.NoError(t, err)
-			defer c.Close()
-			require.Equal(t, alknet.Raw, c.Conn().Transport())
+			c, lines := foreignServer(t, f.tool, f.file)
 			got, err := call.Call[string](t.Context(), c, "x/echo", "héllo 😀")
 			require.NoError(t, err)
 			require.Equal(t, "héllo 😀", got)
@@ -105,6 +87,62 @@ func TestForeignServers(t *testing.T) {
 			require.Empty(t, c.Instance())
 		})
 	}
+}
+
+// foreignServer starts such a program and dials it. lines are what it prints.
+func foreignServer(t *testing.T, tool, file string) (c *call.Client, lines *bufio.Scanner) {
+	pub, cert, key := testenv.Certificate(t)
+	cmd := testenv.Command(t, tool, "testdata/foreign/"+file, "server", cert, key)
+	cmd.Stderr = os.Stderr
+	stdout, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	lines = bufio.NewScanner(stdout)
+	require.True(t, lines.Scan())
+	port, found := strings.CutPrefix(lines.Text(), "port ")
+	require.True(t, found, lines.Text())
+	ep, err := alknet.NewEndpoint(nil, nil, nil)
+	require.NoError(t, err)
+	c, err = call.Dial(t.Context(), ep, alknet.Addr{HostPort: "127.0.0.1:" + port, Peer: alknet.PeerID(pub)}, nil)
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		require.NoError(t, c.Close())
+		require.NoError(t, ep.Close())
+	})
+	require.Equal(t, alknet.Raw, c.Conn().Transport())
+	return c, lines
+}
+
+// TestForeignServerIsImported: its operations become ours, also a subscription, and
+// ours alone are what is allowed.
+func TestForeignServerIsImported(t *testing.T) {
+	c, _ := foreignServer(t, "python3", "call.py")
+	ops, err := c.Import(t.Context(), call.Import{Allow: []string{"x/*"}, Prefix: "py", Export: true})
+	require.NoError(t, err)
+	require.Len(t, ops, 3)
+	h := newHandler(t, ops...)
+	got, err := call.Call[string](t.Context(), h.As(alice), "py/x/echo", "héllo 😀")
+	require.NoError(t, err)
+	require.Equal(t, "héllo 😀", got)
+	n := 0
+	for v, err := range call.Subscribe[int](t.Context(), h.As(alice), "py/x/count", 1000) {
+		require.NoError(t, err)
+		n++
+		require.Equal(t, n, v)
+	}
+	require.Equal(t, 1000, n)
+	_, err = call.Call[int](t.Context(), h.As(alice), "py/x/count", 1)
+	requireCode(t, codes.InvalidOperationType, err)
+	_, err = call.Call[int](t.Context(), h.As(alice), "x/echo", 1)
+	requireCode(t, codes.NotFound, err)
+	none, err := c.Import(t.Context(), call.Import{})
+	require.NoError(t, err)
+	require.Empty(t, none)
+	op, err := c.Describe(t.Context(), "x/count")
+	require.NoError(t, err)
+	require.Equal(t, call.Subscription, op.Func.Type)
+	_, err = c.Describe(t.Context(), "x/none")
+	requireCode(t, codes.NotFound, err)
 }
 
 // TestGoldenFrames: the frames of docs/protocol.md are what this package writes,

@@ -65,10 +65,13 @@ func (c *inCall) decide(name []byte) (*entry, *Error) {
 
 // identify applies the token or the delegation of the call, if it has one.
 func (c *inCall) identify() *Error {
-	token := c.meta.token
-	delegated := len(c.meta.delegation) > 0
+	if c.meta.some == nil {
+		return nil
+	}
+	token := c.meta.some.token
+	delegated := len(c.meta.some.delegation) > 0
 	if delegated {
-		token = c.meta.delegation
+		token = c.meta.some.delegation
 	}
 	if len(token) == 0 {
 		return nil
@@ -89,7 +92,7 @@ func (c *inCall) identify() *Error {
 	old := c.who
 	c.who = who
 	if delegated {
-		c.req.Originator = who.id
+		c.requestLocked().Originator = who.id
 	}
 	c.mu.Unlock()
 	c.s.release(old)
@@ -98,15 +101,16 @@ func (c *inCall) identify() *Error {
 
 // loops refuses calls that came back or went too far.
 func (c *inCall) loops() *Error {
-	if c.meta.hops >= maxHops || len(c.meta.path) >= maxHops {
+	sent := c.meta.rare().path
+	if c.meta.hops >= maxHops || len(sent) >= maxHops {
 		return errorf(codes.LoopDetected, "the call went over %d hops", maxHops).ran(runNo)
 	}
-	if len(c.meta.path) == 0 || c.l == nil {
+	if len(sent) == 0 || c.l == nil {
 		return nil
 	}
 	self := c.l.conn.LocalID()
-	path := make([]alknet.PeerID, 0, len(c.meta.path))
-	for _, p := range c.meta.path {
+	path := make([]alknet.PeerID, 0, len(sent))
+	for _, p := range sent {
 		id, err := alknet.ParsePeerID(p)
 		if err != nil {
 			return errorf(codes.InvalidRequest, "path holds what is no peer id").ran(runNo)
@@ -116,7 +120,9 @@ func (c *inCall) loops() *Error {
 		}
 		path = append(path, id)
 	}
-	c.req.Path = path
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.requestLocked().Path = path
 	return nil
 }
 
@@ -262,27 +268,11 @@ func (c *inCall) prepare(e *entry) *Error {
 		c.inputs = false
 	}
 	c.maxInput.Store(max(e.op.MaxInputBytes, c.s.lim.MaxFrameBytes))
-	r := &c.req
-	r.c, r.ID, r.Operation, r.Caller = c, c.id, e.op.Name, *c.who.id
-	if r.Operation != string(c.meta.op) { // with "@peer"
-		r.Operation = string(c.meta.op)
-	}
-	r.IdempotencyKey = string(c.meta.key)
 	if e.op.Resumable {
-		r.After, r.ResumeToken = c.meta.after, string(c.meta.resume)
 		c.sent.Store(c.meta.after)
 	}
-	if validTrace(c.meta.trace) {
-		r.Trace = string(c.meta.trace)
-	}
-	r.Env = env{c}
-	if c.l != nil {
-		r.Client = c.l.client
-		if len(c.meta.claimed) > 0 && c.l.caller().forward {
-			r.Claimed = parseClaimed(c.meta.claimed)
-		}
-	}
-	if len(c.meta.key) > 0 && !c.items && !c.inputs && f.Type != Query {
+	c.describe(e)
+	if len(c.meta.rare().key) > 0 && !c.items && !c.inputs && f.Type != Query {
 		c.key = &idempotent{}
 	}
 	if c.l != nil && (c.items || c.inputs) {
@@ -301,8 +291,8 @@ func (c *inCall) flow() {
 	if c.l == nil {
 		return
 	}
-	if c.inputs || c.meta.rawInput {
-		c.in = newInflow(c.s.lim.WindowBytes, c.s.lim.MaxWindowBytes)
+	if c.inputs {
+		c.in = new(newInflow(c.s.lim.WindowBytes, c.s.lim.MaxWindowBytes))
 	}
 	if c.items && c.peer.credit {
 		c.out.limit(min(c.meta.window, c.s.lim.MaxWindowBytes))

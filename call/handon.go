@@ -39,10 +39,10 @@ type onward struct {
 // handOn begins to serve a call in the goroutine that has read it; false: it is
 // one that needs a goroutine of its own, and nothing was done.
 func (ln *lane) handOn(c *inCall) bool {
-	m, h := &c.meta, c.h
+	m, x, h := &c.meta, c.meta.rare(), c.h
 	if len(h.Sources) == 0 || h.Audit != nil || len(h.Middleware) > 0 ||
 		m.inputs || m.rawInput || m.window > 0 || m.resumable || m.resumes ||
-		len(m.key) > 0 || len(m.token) > 0 || len(m.delegation) > 0 || len(c.input) > sharedInputBytes {
+		len(x.key) > 0 || len(x.token) > 0 || len(x.delegation) > 0 || len(c.input) > sharedInputBytes {
 		return false
 	}
 	op := c.s.find(m.op)
@@ -55,7 +55,7 @@ func (ln *lane) handOn(c *inCall) bool {
 		return true
 	}
 	c.forwarded = true
-	c.hop = op.Func.handOn(&c.req)
+	c.hop = op.Func.handOn(c.request())
 	if c.hop == nil {
 		c.next = op.Func.Serve
 	} else if c.post(ln) {
@@ -128,7 +128,7 @@ func (c *inCall) post(ln *lane) bool {
 		c.letGo()
 	}
 	if hurry {
-		c.req.Escalate()
+		c.request().Escalate()
 	}
 	return true
 }

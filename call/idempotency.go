@@ -51,7 +51,7 @@ func (t *keyTable) count() int {
 // claim makes c the call of its key, or answers it with what the first one
 // had. done: c is answered, with an error if there is one.
 func (t *keyTable) claim(c *inCall) (done bool, err error) {
-	id := keyID{c.who.id.ID, c.entry.op.Name, string(c.meta.key)}
+	id := keyID{c.who.id.ID, c.entry.op.Name, string(c.meta.rare().key)}
 	if id.identity == "" {
 		c.key = nil // keys of nobody would be everybody's
 		return false, nil

@@ -33,50 +33,52 @@ type inCall struct {
 	input     []byte  // the one input; nil: absent
 	size      int     // bytes of the request's frame
 	begun     time.Time
-	who       *caller // guarded by mu; the worker may read it
-	entry     *entry  // guarded by mu; the worker may read it; nil: the gate has not decided
-	req       Request // guarded by mu until the gate has decided
+	who       *caller  // guarded by mu; the worker may read it
+	entry     *entry   // guarded by mu; the worker may read it; nil: the gate has not decided
+	req       *Request // guarded by mu; nil: nobody has asked for it yet
 	ctx       callCtx
 	stream    Stream
-
-	peer   *hello // what the caller understands
-	items  bool   // several outputs
-	inputs bool   // several inputs
+	peer      *hello // what the caller understands
 
 	due      due
 	maxInput atomic.Int64
-	done     atomic.Bool // its terminal event was decided
-	box      *mailbox    // inputs that arrive one by one; nil: they do not
-	in       inflow
-	nextIn   uint64 // the reader's: number of the next input item
+	box      *mailbox // inputs that arrive one by one; nil: they do not
+	in       *inflow  // nil: no inputs are counted
+	nextIn   uint64   // the reader's: number of the next input item
 	out      outflow
 	sent     atomic.Uint64 // items sent
 	held     atomic.Int64  // bytes in box
+	outBytes atomic.Int64
 
-	gotInput  bool // the handler's
-	forwarded bool // the handler's: the call was made elsewhere, and its error says whether it ran
-	answered  bool // the handler's; reply holds the answer
-	reply     []byte
-	replyBuf  *[]byte // where reply lies, from the pool
-	replyRaw  bool
-	outBytes  atomic.Int64
+	reply    []byte  // the handler's, or the reader's; valid if answered
+	replyBuf *[]byte // where reply lies, from the pool
 
 	found  *Operation  // what find has found for it; nil: not asked
 	hop    hop         // how it is handed on; nil: it is not
 	next   HandlerFunc // what serves it instead of the operation's, without the gate
 	reader *lane       // whose reader ends the call; nil: another goroutine
 
-	work     sync.WaitGroup // Request.Go
-	key      *idempotent    // the worker's; of a call with an idempotency key
-	lateFlag atomic.Bool    // it was answered TIMEOUT and runs on
+	work sync.WaitGroup // Request.Go
+	key  *idempotent    // the worker's; of a call with an idempotency key
 
 	mu      sync.Mutex // guards what the gate sets while others may end the call
 	workErr error      // guarded by mu
-	allowed bool       // guarded by mu; the gate let it in
 	keep    *retention // guarded by mu; a resumable subscription; nil: it is not
-	keyed   bool       // guarded by mu; its answer is kept under its key
-	orphan  bool       // guarded by mu; it runs on without its connection
 	on      onward     // guarded by mu
+
+	// The small ones together: a call is made for each request.
+	done      atomic.Bool // its terminal event was decided
+	lateFlag  atomic.Bool // it was answered TIMEOUT and runs on
+	items     bool        // several outputs
+	inputs    bool        // several inputs
+	gotInput  bool        // the handler's
+	forwarded bool        // the handler's: the call was made elsewhere, and its error says whether it ran
+	answered  bool        // the handler's; reply holds the answer
+	replyRaw  bool        // the handler's
+	decided   bool        // guarded by mu; the gate is through with what req says
+	allowed   bool        // guarded by mu; the gate let it in
+	keyed     bool        // guarded by mu; its answer is kept under its key
+	orphan    bool        // guarded by mu; it runs on without its connection
 }
 
 // frames are buffers of requests and answers.
@@ -165,7 +167,7 @@ func (l *link) admit(c *inCall) *Error {
 	}
 	l.drop(c)
 	l.mu.Lock()
-	l.runningHere--
+	l.runningHere.Add(-1)
 	l.mu.Unlock()
 	return err
 }
@@ -176,14 +178,14 @@ func (l *link) admitLocked(c *inCall) *Error {
 		return errorf(codes.Unavailable, "the connection has ended").ran(runNo)
 	case l.draining && string(c.meta.op) != opHello && string(c.meta.op) != opPing:
 		return errorf(codes.Unavailable, "draining").ran(runNo)
-	case l.runningHere >= l.s.lim.MaxRunningPerConn+int(l.inputs.Load()):
+	case l.runningHere.Load() >= int64(l.s.lim.MaxRunningPerConn)+l.inputs.Load():
 		return limitError("max_running_per_conn", int64(l.s.lim.MaxRunningPerConn))
 	}
 	if _, live := l.in[c.id]; live {
 		return errorf(codes.InvalidRequest, "the id is that of a live call").ran(runNo)
 	}
 	l.in[c.id] = c
-	l.runningHere++
+	l.runningHere.Add(1)
 	return nil
 }
 
@@ -288,7 +290,7 @@ func (c *inCall) chain() HandlerFunc {
 func (c *inCall) panicked(pe *safe.PanicError) error {
 	c.s.panics.Add(1)
 	c.h.logger().LogAttrs(context.Background(), slog.LevelError, "call: handler panicked",
-		slog.String("operation", c.req.Operation), slog.String("id", c.id),
+		slog.String("operation", string(c.meta.op)), slog.String("id", c.id),
 		slog.String("panic", fmtPanic(pe.Value)), slog.String("stack", string(pe.Stack)))
 	return internal(pe)
 }
@@ -348,7 +350,7 @@ func (c *inCall) freePlace() {
 	}
 	if c.l != nil {
 		c.l.mu.Lock()
-		c.l.runningHere--
+		c.l.runningHere.Add(-1)
 		c.l.mu.Unlock()
 		if c.streams() {
 			c.l.inputs.Add(-1)
@@ -369,9 +371,12 @@ func (c *inCall) conclude(err error) {
 		e = visible(asError(err), entry, who)
 	}
 	c.record(e)
-	if keep == nil || !keep.end(e) {
+	if keep == nil {
 		c.emitEnd(e)
+		return
 	}
+	keep.end(e)
+	c.drop() // again: it may have come to another connection since it was forgotten
 }
 
 // visible is the error as its caller may see it: an undeclared code is INTERNAL,

@@ -282,7 +282,7 @@ func (ln *lane) sendError(id []byte, e *Error, explain bool) {
 	start := len(w.hot)
 	w.hot = appendFrameHead(w.hot, evError, id)
 	w.hot = endFrame(e.appendPayload(w.hot, explain), start)
-	w.end(true)
+	w.end(true, 1)
 }
 
 // add notes that a call of the peer is to be answered on the lane; false: it is

@@ -58,7 +58,8 @@ func testNothingIsLeft(t *testing.T, over alknet.Transport) {
 		require.NoError(t, c.Close())
 	}
 	measure := func() (goroutines, fds int, heap uint64) {
-		require.Eventually(t, func() bool { return h.Stats().Connections == 0 && h.Stats().Running == 0 }, 20*time.Second, time.Millisecond, "%+v", h.Stats())
+		require.Eventually(t, func() bool { return h.Stats().Connections == 0 && h.Stats().Running == 0 }, patience, tick, "%v",
+			lateText(func() string { return fmt.Sprintf("%+v", h.Stats()) }))
 		runtime.GC()
 		runtime.GC()
 		var m runtime.MemStats
@@ -72,7 +73,7 @@ func testNothingIsLeft(t *testing.T, over alknet.Transport) {
 		round()
 	}
 	var g1, f1 int
-	require.Eventually(t, func() bool { g1, f1, _ = measure(); return g1 <= g0+2 && f1 <= f0 }, 30*time.Second, 10*time.Millisecond, "goroutines and descriptors: %v", lateText(func() string {
+	require.Eventually(t, func() bool { g1, f1, _ = measure(); return g1 <= g0+2 && f1 <= f0 }, patience, tick, "goroutines and descriptors: %v", lateText(func() string {
 		b := make([]byte, 1<<20)
 		return fmt.Sprint(g1, g0, f1, f0, string(b[:runtime.Stack(b, true)]))
 	}))

@@ -38,11 +38,11 @@ func (h *Handler) open(ctx context.Context, op string, o Options, who *caller) *
 	c.ctx.c, c.ctx.parent = c, ctx
 	c.box = new(newMailbox())
 	c.meta.op = []byte(op)
-	c.meta.token = []byte(o.Token)
-	c.meta.key = []byte(o.IdempotencyKey)
-	c.meta.trace = []byte(o.Trace)
 	c.meta.inputs = o.InputStream
-	c.meta.after, c.meta.resume = o.After, []byte(o.ResumeToken)
+	c.meta.after = o.After
+	c.meta.some = &rare{
+		token: []byte(o.Token), key: []byte(o.IdempotencyKey), trace: []byte(o.Trace), resume: []byte(o.ResumeToken),
+	}
 	if o.Type == Subscription {
 		c.meta.window = localWindow
 	}

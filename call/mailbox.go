@@ -150,11 +150,24 @@ func (m *mailbox) next(ctx context.Context) (item, error) {
 			return item{}, m.end
 		}
 		m.mu.Unlock()
-		select {
-		case <-m.wake:
-		case <-ctx.Done():
-			return item{}, ctx.Err()
+		if err := m.wait(ctx); err != nil {
+			return item{}, err
 		}
+	}
+}
+
+// wait waits until something may have arrived, or ctx has ended.
+func (m *mailbox) wait(ctx context.Context) error {
+	done := ctx.Done()
+	if done == nil { // one channel is cheaper to wait for than two
+		<-m.wake
+		return nil
+	}
+	select {
+	case <-m.wake:
+		return nil
+	case <-done:
+		return ctx.Err()
 	}
 }
 

@@ -8,21 +8,22 @@ func (c *outCall) inherit(req *request) {
 	if !ok {
 		return
 	}
-	if len(req.trace) == 0 {
-		req.trace = []byte(r.Trace)
+	x := req.more()
+	if len(x.trace) == 0 {
+		x.trace = []byte(r.Trace)
 	}
-	req.state = r.c.meta.state
+	x.state = r.c.meta.rare().state
 	origin := r.c
 	for origin.l == nil && origin.parent != nil {
 		origin = origin.parent
 	}
 	req.hops = origin.meta.hops + 1
-	req.path = append(req.path, origin.meta.path...)
+	x.path = append(x.path, origin.meta.rare().path...)
 	if self := c.l.conn.LocalID(); !self.IsZero() {
-		req.path = append(req.path, c.l.selfText())
+		x.path = append(x.path, c.l.selfText())
 	}
-	req.claimed = origin.who.claim()
-	req.delegation = c.l.s.onward(origin, c.l)
+	x.claimed = origin.who.claim()
+	x.delegation = c.l.s.onward(origin, c.l)
 }
 
 // selfText is the text of our own key on the link.

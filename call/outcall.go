@@ -30,6 +30,7 @@ type outCall struct {
 	out      outflow
 	nextOut  uint64       // the reader's: number of the next output
 	received int64        // the reader's: bytes of outputs
+	others   int          // live calls beside it when it began
 	granted  atomic.Int64 // how many the callee may send
 	sent     atomic.Uint64
 	held     atomic.Int64
@@ -166,6 +167,7 @@ func (c *outCall) enter(ln *lane, req *request) error {
 		l.foreign[c.wire] = c
 	}
 	c.ln = ln
+	c.others = len(l.out)
 	l.out[c.n] = c
 	if (c.items || c.o.InputStream) && c.ctx.Done() != nil {
 		c.unwatch = context.AfterFunc(c.ctx, c.contextEnded)
@@ -206,7 +208,7 @@ func (c *outCall) write(ln *lane, req *request, input []byte, raw bool) {
 	} else {
 		inline := c.writesForOthers()
 		c.writing.Store(inline)
-		w.end(inline)
+		w.end(inline, c.others)
 		c.writing.Store(false)
 	}
 }
@@ -232,9 +234,11 @@ func (c *outCall) appendID(b []byte) []byte {
 // request is what the call says beside its input.
 func (c *outCall) request() (*request, error) {
 	req := &c.req
-	*req = request{op: append(req.op[:0], c.op...), path: req.path[:0]}
+	req.reset()
+	req.op = append(req.op, c.op...)
 	if c.o.Token != "" || c.o.IdempotencyKey != "" || c.o.Trace != "" {
-		req.token, req.key, req.trace = []byte(c.o.Token), []byte(c.o.IdempotencyKey), []byte(c.o.Trace)
+		x := req.more()
+		x.token, x.key, x.trace = []byte(c.o.Token), []byte(c.o.IdempotencyKey), []byte(c.o.Trace)
 	}
 	if until, ok := c.ctx.Deadline(); ok {
 		left := time.Until(until)
@@ -257,7 +261,7 @@ func (c *outCall) request() (*request, error) {
 			c.wire = r.wireID()
 		}
 		if c.o.After > 0 || c.o.ResumeToken != "" || c.wire != "" {
-			req.resumes, req.after, req.resume = true, c.o.After, []byte(c.o.ResumeToken)
+			req.resumes, req.after, req.more().resume = true, c.o.After, []byte(c.o.ResumeToken)
 		}
 		c.nextOut = c.o.After
 	}

@@ -34,7 +34,7 @@ import (
 const serverEnv = "ALKNET_CALL_TEST_SERVER"
 
 // serveProcess is the node: it prints its address and serves until its standard
-// input ends.
+// input ends, or says "drain".
 func serveProcess(dir string) error {
 	var reg call.Registry
 	if err := reg.Register(testops.Operations(testops.Options{})...); err != nil {
@@ -49,6 +49,9 @@ func serveProcess(dir string) error {
 		defer f.Close()
 		if _, err := fmt.Fprintln(f, r.IdempotencyKey); err != nil {
 			return 0, err
+		}
+		if key == "answer" {
+			return 1, nil
 		}
 		<-ctx.Done() // it has run, and its answer never leaves
 		return 0, ctx.Err()
@@ -65,13 +68,19 @@ func serveProcess(dir string) error {
 	}
 	go func() { _ = router.Serve(ep) }() // until the process ends
 	fmt.Println(ep.Addr())
-	_, err = io.Copy(io.Discard, os.Stdin)
-	return err
+	said := bufio.NewScanner(os.Stdin)
+	if !said.Scan() {
+		return said.Err()
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	return router.Shutdown(ctx)
 }
 
 // A process is a node in a process of its own.
 type process struct {
 	cmd  *exec.Cmd
+	in   io.Writer
 	addr alknet.Addr
 	dir  string
 }
@@ -93,7 +102,7 @@ func startProcess(t *testing.T, dir string) *process {
 	require.NoError(t, err)
 	addr, err := alknet.ParseAddr(strings.TrimSpace(line))
 	require.NoError(t, err)
-	return &process{cmd: cmd, addr: addr, dir: dir}
+	return &process{cmd: cmd, in: in, addr: addr, dir: dir}
 }
 
 // dial connects to the process.

@@ -49,6 +49,62 @@ func RequestFromContext(ctx context.Context) (*Request, bool) {
 	return r, ok
 }
 
+// request is the Request of the call. It is made when somebody asks for it: most
+// handlers do not.
+func (c *inCall) request() *Request {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.requestLocked()
+}
+
+func (c *inCall) requestLocked() *Request {
+	if c.req == nil {
+		c.req = &Request{c: c, ID: c.id}
+		if c.decided {
+			c.req.fill()
+		}
+	}
+	return c.req
+}
+
+// fill says what every call has, once its operation is decided.
+func (r *Request) fill() {
+	c := r.c
+	r.Operation, r.Caller, r.Env = c.entry.op.Name, *c.who.id, env{c}
+	if c.l != nil {
+		r.Client = c.l.client
+	}
+}
+
+// describe sees to it that the Request says what this call has and others have
+// not, while its frame is there.
+func (c *inCall) describe(e *entry) {
+	forward := c.l != nil && c.l.caller().forward
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.decided = true
+	m := &c.meta
+	pinned := string(m.op) != e.op.Name // with "@peer"
+	if c.req == nil && m.some == nil && !pinned && m.after == 0 {
+		return
+	}
+	r, x := c.requestLocked(), m.rare()
+	r.fill()
+	if pinned {
+		r.Operation = string(m.op)
+	}
+	r.IdempotencyKey = string(x.key)
+	if e.op.Resumable {
+		r.After, r.ResumeToken = m.after, string(x.resume)
+	}
+	if validTrace(x.trace) {
+		r.Trace = string(x.trace)
+	}
+	if forward && len(x.claimed) > 0 {
+		r.Claimed = parseClaimed(x.claimed)
+	}
+}
+
 // Capability returns one of the operation's own secrets.
 func (r *Request) Capability(name string) (Secret, bool) {
 	s, ok := r.c.entry.op.Capabilities[name]
@@ -123,7 +179,7 @@ func (e env) Open(ctx context.Context, op string, o Options) (*Stream, error) {
 		return nil, errorf(codes.Cancelled, "the call is over").ran(runNo)
 	}
 	if o.Trace == "" {
-		o.Trace = c.req.Trace
+		o.Trace = c.request().Trace
 	}
 	if o.ContinueRunning {
 		var cancel context.CancelFunc

@@ -13,7 +13,9 @@ import (
 // connection was lost: the frames that were sent and not acknowledged, never
 // more than the window, and the handler, which waits for credit meanwhile.
 type retention struct {
-	c *inCall
+	c        *inCall
+	identity string // whose it is
+	name     string // what it is of, as called
 
 	mu     sync.Mutex
 	l      *link       // guarded by mu; nil: the connection was lost
@@ -42,7 +44,7 @@ func (c *inCall) retain() {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.keep = &retention{c: c, l: c.l, ln: c.ln}
+	c.keep = &retention{c: c, identity: c.who.id.ID, name: string(c.meta.op), l: c.l, ln: c.ln}
 }
 
 // send keeps and sends an item.
@@ -116,13 +118,12 @@ func (r *retention) releaseLocked(n int64) {
 	r.c.l.mem.Release(n)
 }
 
-// end sends the terminal event, or keeps it for who comes back. false: the
-// call's own way is to be taken.
-func (r *retention) end(e *Error) bool {
+// end sends the terminal event, or keeps it for who comes back.
+func (r *retention) end(e *Error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.ended {
-		return true
+		return
 	}
 	r.ended = true
 	start := len(r.frames)
@@ -133,7 +134,6 @@ func (r *retention) end(e *Error) bool {
 	} else {
 		r.marks = append(r.marks, mark{0, len(r.frames) - start})
 	}
-	return true
 }
 
 // abandon forgets the subscription: its caller wants no more of it.
@@ -268,7 +268,7 @@ func (t *retainer) take(id, identity, op string) *retention {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	r := t.byID[id]
-	if r == nil || identity == "" || r.c.req.Caller.ID != identity || r.c.req.Operation != op {
+	if r == nil || identity == "" || r.identity != identity || r.name != op {
 		return nil
 	}
 	delete(t.byID, id)

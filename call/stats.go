@@ -214,10 +214,12 @@ func (c *inCall) newRecord(decision, name string) Record {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	r := Record{
-		Time: time.Now(), ID: c.id, Operation: name, Caller: c.who.id.ID, Path: c.req.Path, Decision: decision, Internal: c.parent != nil,
+		Time: time.Now(), ID: c.id, Operation: name, Caller: c.who.id.ID, Decision: decision, Internal: c.parent != nil,
 	}
-	if c.req.Originator != nil {
-		r.Originator = c.req.Originator.ID
+	if c.req != nil {
+		if r.Path = c.req.Path; c.req.Originator != nil {
+			r.Originator = c.req.Originator.ID
+		}
 	}
 	if c.l != nil {
 		r.Peer, r.Transport = c.l.conn.SharedIdentity().Peer, c.l.conn.Transport()

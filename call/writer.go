@@ -61,8 +61,9 @@ func (w *writer) begin() error {
 }
 
 // end sees to the writing of what was appended since begin: this goroutine
-// writes, unless another is about to. With inline false it never blocks.
-func (w *writer) end(inline bool) {
+// writes, unless another is about to. With inline false it never blocks. others
+// is how many calls there are beside, whose frames may be about to follow.
+func (w *writer) end(inline bool, others int) {
 	if w.busy {
 		w.mu.Unlock()
 		return
@@ -74,7 +75,9 @@ func (w *writer) end(inline bool) {
 		return
 	}
 	w.mu.Unlock()
-	runtime.Gosched() // who is about to send as well appends now: one write for all
+	if others > 0 {
+		runtime.Gosched() // who is about to send as well appends now: one write for all
+	}
 	w.flush()
 }
 

@@ -404,6 +404,7 @@ func TestAllYieldsPartialResults(t *testing.T) {
 		for r := range All[string](t.Context(), x.graph, Ref{}, "job/mutate", "1") {
 			got[r.Peer] = r.Err
 			if r.Peer == "worker-b" {
+				synctest.Wait() // the other one runs
 				x.a.kill()
 			}
 		}

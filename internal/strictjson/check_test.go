@@ -61,3 +61,26 @@ func FuzzCheck(f *testing.F) {
 		require.Equal(t, Decode(text, &v) == nil, Check(text) == nil, "%q", text)
 	})
 }
+
+// Any byte anywhere in a text ends it, or does not, whatever is before and behind.
+func TestTextEndsWhereItShould(t *testing.T) {
+	for _, around := range []string{"a", "!", " ", "\x7f", "#"} {
+		for at := range 48 {
+			for c := range 256 {
+				for _, behind := range []string{"\"", "\x00\"", "\xff\"", strings.Repeat(around, 20) + "\""} {
+					b := []byte("\"" + strings.Repeat(around, at) + string([]byte{byte(c)}) + behind)
+					s := scanner{b: b}
+					got := s.text()
+					end := 1
+					for b[end] != '"' && b[end] != '\\' && b[end] >= ' ' && b[end] < 0x80 {
+						end++
+					}
+					require.Equal(t, b[end] == '"', got, "%q", b)
+					if got {
+						require.Equal(t, end+1, s.i, "%q", b)
+					}
+				}
+			}
+		}
+	}
+}

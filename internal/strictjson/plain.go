@@ -127,18 +127,26 @@ const (
 	spaces = ' ' * ones
 )
 
-// text skips a string without escapes, of printable ASCII and DEL, eight bytes at
-// a time. The lowest byte that a mask marks is one that is meant; those above it
-// may be marked by a borrow.
+// special marks the bytes of eight that end plain text: a quote, a backslash, a
+// control character, one beyond ASCII. The lowest mark is right; those above it may
+// be of a borrow.
+func special(w uint64) uint64 {
+	return (w | ((w ^ quotes) - ones) | ((w ^ slash) - ones) | (w - spaces)) & highs
+}
+
+// text skips a string without escapes, of printable ASCII and DEL: eight bytes, and
+// if that was not all, sixteen at a time.
 func (s *scanner) text() bool {
-	i := s.i + 1
-	for ; len(s.b)-i >= 8; i += 8 {
-		w := binary.LittleEndian.Uint64(s.b[i:])
-		q, e := w^quotes, w^slash
-		if m := (w | (q-ones)&^q | (e-ones)&^e | (w-spaces)&^w) & highs; m != 0 {
+	b, i := s.b, s.i+1
+	for len(b)-i >= 8 {
+		if m := special(binary.LittleEndian.Uint64(b[i:])); m != 0 {
 			i += bits.TrailingZeros64(m) / 8
 			s.i = i + 1
-			return s.b[i] == '"'
+			return b[i] == '"'
+		}
+		i += 8
+		for len(b)-i >= 16 && special(binary.LittleEndian.Uint64(b[i:]))|special(binary.LittleEndian.Uint64(b[i+8:])) == 0 {
+			i += 16
 		}
 	}
 	for ; i < len(s.b); i++ {
