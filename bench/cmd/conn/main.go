@@ -44,7 +44,7 @@ type params struct {
 
 func run() error {
 	if len(os.Args) < 2 {
-		return errors.New("usage: conn bulk|hs|streams|idle -stack NAME, conn turns NAME...")
+		return errors.New("usage: conn bulk|hs|streams|idle -stack NAME, or conn turns NAME and more")
 	}
 	p := params{what: os.Args[1]}
 	fs := flag.NewFlagSet(p.what, flag.ExitOnError)
