@@ -115,7 +115,8 @@ func itemNumber(t *testing.T, data []byte) int {
 }
 
 // TestProcessDrains: each call of many either is answered or was refused and has
-// not run, while the process that serves them stands still, drains and ends.
+// not run, while the process that serves them stands still, drains and ends. Of a
+// call that meets the end of the connection nobody can tell, and its error says so.
 func TestProcessDrains(t *testing.T) {
 	eachService(t, func(t *testing.T, over alknet.Transport) {
 		dir := t.TempDir()
@@ -142,15 +143,20 @@ func TestProcessDrains(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, p.cmd.Process.Signal(syscall.SIGCONT))
 		wg.Wait()
+		unknown := int64(0)
 		for range cap(refused) {
 			var e *call.Error
 			require.ErrorAs(t, <-refused, &e)
 			require.Equal(t, codes.Unavailable, e.Code)
-			require.False(t, e.MayHaveRun, "%v", e)
+			if e.MayHaveRun {
+				unknown++
+			}
 		}
-		ran, err := os.ReadFile(dir + "/ran")
-		require.NoError(t, err)
-		require.Equal(t, answered.Load(), int64(strings.Count(string(ran), "\n")))
 		require.NoError(t, p.cmd.Wait())
+		text, err := os.ReadFile(dir + "/ran")
+		require.NoError(t, err)
+		ran := int64(strings.Count(string(text), "\n"))
+		require.GreaterOrEqual(t, ran, answered.Load())
+		require.LessOrEqual(t, ran, answered.Load()+unknown, "a call ran whose error says that it did not")
 	})
 }
