@@ -314,7 +314,8 @@ func idle(st stack, child *proc.Child, p params) (map[string]float64, error) {
 		"server stack KiB/conn":  float64(after.StackKiB-before.StackKiB) / n,
 		"server heap KiB/conn":   float64(after.HeapKiB-before.HeapKiB) / n,
 		"server goroutines/conn": float64(after.Goroutines-before.Goroutines) / n,
-		"server MiB":             float64(full.RSSKiB) / 1024,
+		"server MiB":             float64(full.RSSKiB) / 1024, // garbage of the dialling included
+		"server MiB collected":   float64(after.RSSKiB) / 1024,
 		"conns/s":                n / took,
 	}, err
 }

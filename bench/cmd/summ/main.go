@@ -31,7 +31,7 @@ var kinds = []kind{
 	{"bulk", []string{"quic", "tls"}, "more", []string{"MB/s", "CPU s/GiB sender", "CPU s/GiB receiver"}},
 	{"handshake", []string{"quic", "quic-verify", "quic-mtls", "tls"}, "more", []string{"per s", "p50 µs", "p99 µs", "CPU µs server", "CPU µs client", "allocs server", "resumed"}},
 	{"stream", []string{"quic"}, "more", []string{"per s", "p50 µs", "p99 µs", "CPU µs server", "CPU µs client", "allocs server"}},
-	{"idle", []string{"quic", "quic-mtls"}, "less", []string{"server KiB/conn", "server MiB", "server heap KiB/conn", "server stack KiB/conn", "server goroutines/conn", "conns/s"}},
+	{"idle", []string{"quic", "quic-mtls"}, "less", []string{"server KiB/conn", "server MiB", "server MiB collected", "server heap KiB/conn", "server stack KiB/conn", "server goroutines/conn", "conns/s"}},
 }
 
 // A cell is one figure of one stack, by round.
