@@ -427,6 +427,7 @@ var hostileLines = []string{
 	"git-upload-pack (id)", "(git-upload-pack x)", "{ git-upload-pack x; }", "! git-upload-pack x", "git-upload-pack # x", "git-upload-pack 'x", "git-upload-pack \"x",
 	"git-upload-pack x\\", "git-upload-pack x\\\nid", "\ngit-upload-pack x", ";git-upload-pack x", "A=b git-upload-pack x", "git-upload-pack;id", "git-upload-pack x;",
 	"git-upload-pack x\x00id", "$(git-upload-pack) x", "`git-upload-pack` x", "git-upload-pac* x", "/bin/sh -c id", "sh", "id", "exec git-upload-pack x", "",
+	"git-upload-pack \"x\ny\"", "git-upload-pack" + strings.Repeat(" x", 1024),
 }
 
 // S8: no hostile line starts a process for a peer without ScopeShell, and none
