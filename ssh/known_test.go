@@ -39,6 +39,7 @@ func TestConfigAsOpenSSHReadsIt(t *testing.T) {
 	id := peerOf(newKey(t))
 	var b bytes.Buffer
 	require.NoError(t, ssh.WriteConfig(&b, "/opt/alknet", map[string]alknet.PeerID{"bob": id}))
+	require.Contains(t, b.String(), "\nHost *.alk !*$* !*`* !*;* !*|* !*&* !*<* !*>* !*(*\n", "newer clients refuse these by themselves")
 	config := filepath.Join(t.TempDir(), "config")
 	require.NoError(t, os.WriteFile(config, b.Bytes(), 0o600))
 	read := func(host string) string {
