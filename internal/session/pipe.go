@@ -208,6 +208,9 @@ func (st *pipeStream) Close() error {
 }
 
 func (st *pipeStream) Reset(code uint64) {
+	if st.s.Err() != nil {
+		return // as on a network, where the peer hears how the connection ended
+	}
 	code &= MaxCode
 	here, there := &Error{Code: code, Stream: true}, &Error{Code: code, Remote: true, Stream: true}
 	st.in.fail(here, there)
