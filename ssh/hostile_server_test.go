@@ -146,12 +146,17 @@ func TestOutputThatIsCutHasNoStatus(t *testing.T) {
 	}
 }
 
-// A goodbye is text of the server too.
-func TestTextOfAGoodbyeIsQuoted(t *testing.T) {
+// dialServer connects to a server that is serve, which has returned when the test
+// ends.
+func dialServer(t *testing.T, serve func(nc net.Conn)) net.Conn {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	defer l.Close()
 	done := make(chan struct{})
+	t.Cleanup(func() {
+		require.NoError(t, l.Close())
+		<-done
+	})
 	go func() {
 		defer close(done)
 		nc, err := l.Accept()
@@ -159,6 +164,17 @@ func TestTextOfAGoodbyeIsQuoted(t *testing.T) {
 			return
 		}
 		defer nc.Close()
+		serve(nc)
+	}()
+	nc, err := net.Dial("tcp", l.Addr().String())
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = nc.Close() }) // the client may have
+	return nc
+}
+
+// A goodbye is text of the server too.
+func TestTextOfAGoodbyeIsQuoted(t *testing.T) {
+	nc := dialServer(t, func(nc net.Conn) {
 		payload := append([]byte{1}, xssh.Marshal(struct { // SSH_MSG_DISCONNECT
 			Reason        uint32
 			Message, Lang string
@@ -169,12 +185,9 @@ func TestTextOfAGoodbyeIsQuoted(t *testing.T) {
 		_, _ = io.WriteString(nc, "SSH-2.0-x\r\n")
 		_, _ = nc.Write(packet)
 		_, _ = io.Copy(io.Discard, nc)
-	}()
-	nc, err := net.Dial("tcp", l.Addr().String())
-	require.NoError(t, err)
-	_, err = ssh.NewClient(within(t), nc, &ssh.ClientConfig{Peer: peerOf(newKey(t))})
+	})
+	_, err := ssh.NewClient(within(t), nc, &ssh.ClientConfig{Peer: peerOf(newKey(t))})
 	wantPlain(t, err)
-	<-done
 }
 
 // S7: a client opens nothing for a server that it has not asked for it.
@@ -202,33 +215,19 @@ func TestClientRefusesWhatItHasNotAskedFor(t *testing.T) {
 
 // S7: a host certificate that names nobody is for nobody, whoever has signed it.
 func TestClientRefusesACertificateOfNobody(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
 	node := newKey(t)
 	host := newKey(t)
 	cert := &xssh.Certificate{Key: signerOf(t, host).PublicKey(), CertType: xssh.HostCert, ValidBefore: xssh.CertTimeInfinity}
 	require.NoError(t, cert.SignCert(rand.Reader, signerOf(t, node)))
 	signer, err := xssh.NewCertSigner(cert, signerOf(t, host))
 	require.NoError(t, err)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		nc, err := l.Accept()
-		if err != nil {
-			return
-		}
-		defer nc.Close()
+	nc := dialServer(t, func(nc net.Conn) {
 		cfg := &xssh.ServerConfig{NoClientAuth: true}
 		cfg.AddHostKey(signer)
-		_, _, _, err = xssh.NewServerConn(nc, cfg)
-		if err == nil {
+		if _, _, _, err := xssh.NewServerConn(nc, cfg); err == nil {
 			t.Error("the client has logged in")
 		}
-	}()
-	nc, err := net.Dial("tcp", l.Addr().String())
-	require.NoError(t, err)
+	})
 	_, err = ssh.NewClient(within(t), nc, &ssh.ClientConfig{Peer: peerOf(node)})
 	require.ErrorContains(t, err, "names nobody")
-	<-done
 }

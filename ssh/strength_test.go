@@ -153,35 +153,22 @@ func TestWeakAuthoritiesAreRefused(t *testing.T) {
 // The same for the certificate of a host.
 func TestClientRefusesWeakAuthorities(t *testing.T) {
 	for name, ca := range authorities(t) {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
 		cfg := &xssh.ServerConfig{NoClientAuth: true}
 		cfg.AddHostKey(certifyBy(t, newKey(t), ca.signer, xssh.Certificate{CertType: xssh.HostCert, ValidPrincipals: []string{"127.0.0.1"}}))
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			nc, err := l.Accept()
-			if err != nil {
-				return
-			}
-			defer nc.Close()
+		nc := dialServer(t, func(nc net.Conn) {
 			if _, chans, reqs, err := xssh.NewServerConn(nc, cfg); err == nil {
 				go xssh.DiscardRequests(reqs)
 				for range chans {
 				}
 			}
-		}()
+		})
 		known := filepath.Join(t.TempDir(), "known")
-		require.NoError(t, os.WriteFile(known, fmt.Appendf(nil, "@cert-authority %s %s", strings.Replace(l.Addr().String(), "127.0.0.1", "[127.0.0.1]", 1),
+		require.NoError(t, os.WriteFile(known, fmt.Appendf(nil, "@cert-authority %s %s", strings.Replace(nc.RemoteAddr().String(), "127.0.0.1", "[127.0.0.1]", 1),
 			xssh.MarshalAuthorizedKey(ca.signer.PublicKey())), 0o600))
-		nc, err := net.Dial("tcp", l.Addr().String())
-		require.NoError(t, err)
 		c, err := ssh.NewClient(within(t), nc, &ssh.ClientConfig{KnownHosts: []string{known}})
 		require.Equal(t, ca.ok, err == nil, "%s: %v", name, err)
 		if err == nil {
 			require.NoError(t, c.Close())
 		}
-		require.NoError(t, l.Close())
-		<-done
 	}
 }
