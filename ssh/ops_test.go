@@ -14,13 +14,19 @@ import (
 	"github.com/alkdev/alknet/ssh"
 )
 
+// operations serves those of h; admin may call them.
+func operations(t *testing.T, h *ssh.Handler) (served *call.Handler, admin call.Caller) {
+	t.Helper()
+	var reg call.Registry
+	require.NoError(t, reg.Register(ssh.Operations(h)...))
+	served = &call.Handler{Registry: &reg}
+	return served, served.As(alknet.Identity{ID: "root", Scopes: []string{"node:admin"}})
+}
+
 // An operator sees what runs, and ends one program and nothing else.
 func TestOperationsOnSessions(t *testing.T) {
 	n := newNode(t, nil)
-	var reg call.Registry
-	require.NoError(t, reg.Register(ssh.Operations(n.h)...))
-	h := &call.Handler{Registry: &reg}
-	admin := h.As(alknet.Identity{ID: "root", Scopes: []string{"node:admin"}})
+	h, admin := operations(t, n.h)
 	type info struct {
 		ID       uint64 `json:"id"`
 		Identity string `json:"identity"`
@@ -73,10 +79,7 @@ func TestOperationsOnSessions(t *testing.T) {
 
 func TestOperations(t *testing.T) {
 	n := newNode(t, nil)
-	var reg call.Registry
-	require.NoError(t, reg.Register(ssh.Operations(n.h)...))
-	h := &call.Handler{Registry: &reg}
-	admin := h.As(alknet.Identity{ID: "root", Scopes: []string{"node:admin"}})
+	h, admin := operations(t, n.h)
 	type info struct {
 		Identity string    `json:"identity"`
 		How      string    `json:"how"`

@@ -1,7 +1,6 @@
 package ssh
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"strconv"
@@ -36,13 +35,7 @@ func parseRevoked(text []byte) (*revocations, error) {
 		return nil, fmt.Errorf("ssh: revoked keys have more than %d bytes", maxKeyFile)
 	}
 	r := &revocations{keys: make(map[string]bool), serials: make(map[string]bool), ids: make(map[string]bool)}
-	number := 0
-	for raw := range bytes.Lines(text) {
-		number++
-		line := bytes.TrimSpace(raw)
-		if len(line) == 0 || line[0] == '#' {
-			continue
-		}
+	for number, line := range keyLines(text) {
 		if err := r.add(string(line)); err != nil {
 			return nil, fmt.Errorf("ssh: revoked keys: line %d: %w", number, err)
 		}

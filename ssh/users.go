@@ -7,6 +7,7 @@ import (
 	"crypto/rsa"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"slices"
 	"sync"
@@ -306,19 +307,28 @@ func (u *Users) lines(h *Handler) ([]authorized, error) {
 	})
 }
 
+// keyLines yields the lines of a file of keys that say something, trimmed, with
+// their numbers from 1.
+func keyLines(text []byte) iter.Seq2[int, []byte] {
+	return func(yield func(int, []byte) bool) {
+		number := 0
+		for raw := range bytes.Lines(text) {
+			number++
+			line := bytes.TrimSpace(raw)
+			if len(line) > 0 && line[0] != '#' && !yield(number, line) {
+				return
+			}
+		}
+	}
+}
+
 // parseAuthorizedKeys reads all lines and reports those that are of no use.
 func parseAuthorizedKeys(text []byte, report func(line int, err error)) ([]authorized, error) {
 	if len(text) > maxKeyFile {
 		return nil, fmt.Errorf("ssh: authorized keys have more than %d bytes", maxKeyFile)
 	}
 	var list []authorized
-	number := 0
-	for raw := range bytes.Lines(text) {
-		number++
-		line := bytes.TrimSpace(raw)
-		if len(line) == 0 || line[0] == '#' {
-			continue
-		}
+	for number, line := range keyLines(text) {
 		a, err := parseAuthorizedKey(line)
 		if err == nil && len(list) == maxKeys {
 			return nil, fmt.Errorf("ssh: more than %d authorized keys", maxKeys)
